@@ -1,0 +1,116 @@
+"""What wakes the daemon up. Events carry no facts: the truth is read once, when it is settled."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from agent.model.errors import AgentError
+from agent.model.facts import PackageState, Unit
+from agent.model.findings import CheckResult
+from agent.model.restarts import Outcome
+
+
+class Topic(StrEnum):
+    """The area that a wake-up touches."""
+
+    PACKAGES = "packages"
+
+
+@dataclass(frozen=True, slots=True)
+class Touched:
+    """Something moved in `topic`; `why` is for the log alone."""
+
+    topic: Topic
+    why: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A time that somebody asked to be woken at has come."""
+
+    what: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who asks over the socket, as the kernel says."""
+
+    pid: int
+    uid: int
+    gids: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request that is more than reading; the answer goes to the future that `ticket` is."""
+
+    method: str
+    arguments: dict[str, Any]
+    peer: Peer
+    ticket: Any = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class RestartsDone:
+    """The restart task ended; `held` says why it stopped before its last wave, if it did."""
+
+    transaction: int
+    outcomes: tuple[Outcome, ...]
+    held: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """SIGHUP."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """SIGTERM, SIGINT, or an end of our own."""
+
+    exit_status: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One package in a transaction; `old` None: newly installed; `new` None: removed; equal: reinstalled."""
+
+    package: str
+    arch: str
+    old: str | None
+    new: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """One settled change of dpkg's status. Times, command and requester come from logs and may be unknown."""
+
+    id: int
+    begun: datetime | None
+    ended: datetime
+    command: str
+    requester: str
+    changes: tuple[Change, ...]
+    unfinished: tuple[PackageState, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """A look at the machine ended. `result` None: nothing had changed, or it could not be made (`problem`).
+
+    transaction: what the survey found that dpkg did. units: what systemd said right after the check. outdated: the
+    files of this very program are another version by now. abandoned: a transaction opened meanwhile.
+    """
+
+    result: CheckResult | None = None
+    transaction: Transaction | None = None
+    units: dict[str, Unit] = field(default_factory=dict)
+    problem: AgentError | None = None
+    outdated: str = ""
+    abandoned: bool = False
+
+
+Event = Touched | Due | Asked | Looked | RestartsDone | Reload | Stop

@@ -1,0 +1,134 @@
+"""What a check says: findings in the shape of DESIGN §3, and what the daemon should remember of the run."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from agent.model.facts import Indexed, Retired, Snapshot
+from agent.model.restarts import Attempt, Disposition, Outcome, Rule
+
+
+class Severity(StrEnum):
+    """Worst first."""
+
+    CRITICAL = "critical"
+    ERROR = "error"
+    WARNING = "warning"
+    INFO = "info"
+    UNKNOWN = "unknown"
+
+
+class Confidence(StrEnum):
+    """`certain`: proven by recorded inodes; everything else is `likely` and never acted upon by itself."""
+
+    CERTAIN = "certain"
+    LIKELY = "likely"
+
+
+@dataclass(frozen=True, slots=True)
+class StaleFile:
+    """`running` None: what the process runs is not a recorded fact; `installed` None: the package is gone."""
+
+    path: str
+    package: str
+    running: str | None
+    installed: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class StaleProcess:
+    """A process that executes code from `files`."""
+
+    pid: int
+    start: datetime
+    exe: str
+    comm: str
+    uid: int
+    files: tuple[StaleFile, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StaleUnit:
+    """Evidence of the check `libraries`. `reason`: why this disposition, in words."""
+
+    unit: str
+    disposition: Disposition
+    confidence: Confidence
+    processes: tuple[StaleProcess, ...]
+    cves: tuple[str, ...] = ()
+    reason: str = ""
+    outcome: Outcome | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong with one subject. `id` is stable over runs; `since` is set by the store."""
+
+    check: str
+    subject: str
+    severity: Severity
+    summary: str
+    advice: str
+    evidence: StaleUnit | dict[str, Any]
+    since: datetime | None = None
+
+    @property
+    def id(self) -> str:
+        return f"{self.check}/{self.subject}"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a worker is told. `retired` None: no history, so nothing can be certain.
+
+    attempts: the last ended attempt of each unit. It settles the matter for a unit all of whose stale files were
+    retired by `Attempt.transaction` or an earlier one: what is still stale then is a leftover (or was refused).
+    broken: outcomes that left a unit down, to be looked at again.
+    unfinished: packages that dpkg left half done.
+    skip: processes at which an earlier worker got stuck; they are reported as unseen.
+    """
+
+    version: str
+    check: str
+    now: datetime
+    rules: tuple[Rule, ...] = ()
+    retired: tuple[Retired, ...] | None = None
+    attempts: tuple[Attempt, ...] = ()
+    broken: tuple[Outcome, ...] = ()
+    unfinished: tuple[str, ...] = ()
+    skip: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """What a check found. `unseen`: what it could not look at; `again_at`: when it wants to be run again.
+
+    mapped: retired files that somebody still maps (the rest can be forgotten when nothing was unseen).
+    learnt: files found to be old that the history did not know (version unknown).
+    """
+
+    check: str
+    findings: tuple[Finding, ...]
+    detail: dict[str, Any] = field(default_factory=dict)
+    unseen: tuple[str, ...] = ()
+    again_at: datetime | None = None
+    mapped: tuple[Retired, ...] = ()
+    learnt: tuple[Retired, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What dpkg did since the last snapshot: facts for the store, no judgement.
+
+    index: the code files of every package in `changed`, as they are now. full: the index was made anew.
+    """
+
+    snapshot: Snapshot
+    changed: tuple[str, ...]
+    index: tuple[Indexed, ...]
+    unfinished: tuple[str, ...]
+    begun: datetime | None
+    command: str
+    requester: str
+    full: bool

@@ -1,0 +1,111 @@
+"""The nouns of restarting: what may be done about a unit, what was done, and what came of it."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+
+class Disposition(StrEnum):
+    """What will be done about a stale unit (DESIGN §2)."""
+
+    RESTART = "restart"
+    DEFER = "defer"
+    REBOOT = "reboot"
+    SESSION = "session"
+    CONTAINER = "container"
+    NEVER = "never"
+    LEFTOVER = "leftover"
+
+
+class Result(StrEnum):
+    """How one attempt ended. FRESH alone is success; LEFTOVER means back, but something of it stayed behind."""
+
+    FRESH = "fresh"
+    LEFTOVER = "leftover"
+    PRECHECK_FAILED = "precheck-failed"
+    FAILED = "failed"
+    TIMED_OUT = "timed-out"
+    DIED_AFTER = "died-after"
+    PROBE_FAILED = "probe-failed"
+    DEPENDANT_DOWN = "dependant-down"
+    START_LIMIT = "start-limit"
+    NOT_RUN = "not-run"
+
+
+BROKEN = frozenset(
+    {
+        Result.FAILED,
+        Result.TIMED_OUT,
+        Result.DIED_AFTER,
+        Result.PROBE_FAILED,
+        Result.DEPENDANT_DOWN,
+        Result.START_LIMIT,
+    }
+)
+"""Results after which the machine is worse off than before: they become critical findings."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Policy for units whose name matches the glob `pattern`; the last matching rule wins. Seconds."""
+
+    pattern: str
+    disposition: Disposition = Disposition.RESTART
+    wave: int = 50
+    settle: float = 2.0
+    limit: float = 120.0
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One unit in a wave. `pulls`: dependants that go down with it and must be up again after it."""
+
+    unit: str
+    rule: Rule
+    invocation_before: str
+    main_pid: int
+    pulls: tuple[str, ...]
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Wave:
+    """Steps whose jobs are handed to systemd at once; it orders them by After=."""
+
+    number: int
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What will be restarted for `transaction`, in order; `manager`: PID 1 re-executes; `agent`: we go last."""
+
+    transaction: int
+    waves: tuple[Wave, ...]
+    manager: bool = False
+    agent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One restart of one unit, written down before it is begun; `outcome` None: not known to have ended."""
+
+    id: int
+    transaction: int
+    unit: str
+    invocation_before: str
+    begun: datetime
+    outcome: "Outcome | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of one attempt. `took`: seconds by stage; `journal`: the unit's last lines where it failed."""
+
+    unit: str
+    result: Result
+    took: tuple[tuple[str, float], ...] = ()
+    leftovers: tuple[str, ...] = ()
+    journal: tuple[str, ...] = ()
+    hint: str = ""

@@ -1,0 +1,98 @@
+"""What is shown: one frozen value that the daemon publishes after each step, and everybody else reads."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from agent.model import contract
+from agent.model.events import Transaction
+from agent.model.findings import Finding, Severity
+from agent.model.restarts import Outcome, Plan
+
+
+class Phase(StrEnum):
+    """What the daemon is doing."""
+
+    STARTING = "starting"
+    IDLE = "idle"
+    SETTLING = "settling"
+    CHECKING = "checking"
+    RESTARTING = "restarting"
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Findings and how they came about. `transaction`: the last one; `outcomes`: what its restarts came to."""
+
+    phase: Phase
+    mode: str
+    findings: tuple[Finding, ...] = ()
+    checked_at: datetime | None = None
+    transaction: Transaction | None = None
+    outcomes: tuple[Outcome, ...] = ()
+    plan: Plan | None = None
+    held: str = ""
+    detail: dict[str, Any] = field(default_factory=dict)
+    unseen: tuple[str, ...] = ()
+    trouble: str = ""
+
+
+def counts(view: View) -> dict[str, int]:
+    """Return how many findings there are of each severity: all that those outside the group may know."""
+    found = [finding.severity for finding in view.findings]
+    return {severity.value: found.count(severity) for severity in Severity}
+
+
+def transaction_json(transaction: Transaction) -> dict[str, Any]:
+    """Return a transaction as `status`, `why` and `history` show it."""
+    return {
+        "id": transaction.id,
+        "begun": contract.stamp(transaction.begun),
+        "ended": contract.stamp(transaction.ended),
+        "command": contract.printable(transaction.command),
+        "requester": contract.printable(transaction.requester),
+        "changes": contract.encode(transaction.changes),
+        "unfinished": [state.name for state in transaction.unfinished],
+    }
+
+
+def view_json(view: View) -> dict[str, Any]:
+    """Return the view in the shape of `status --json` and of `state.json` (DESIGN §3)."""
+    return {
+        "v": 1,
+        "phase": view.phase.value,
+        "mode": view.mode,
+        "checked_at": contract.stamp(view.checked_at),
+        "findings": [contract.finding(finding) for finding in view.findings],
+        "transaction": transaction_json(view.transaction) if view.transaction else None,
+        "restarts": [contract.outcome(outcome) for outcome in view.outcomes],
+        "plan": plan_json(view.plan) if view.plan else None,
+        "held": contract.printable(view.held),
+        "detail": view.detail,
+        "unseen": [contract.printable(line) for line in view.unseen],
+        "trouble": contract.printable(view.trouble),
+    }
+
+
+def plan_json(plan: Plan) -> dict[str, Any]:
+    """Return a plan as `agentctl plan` shows it."""
+    return {
+        "transaction": plan.transaction,
+        "waves": [
+            {
+                "number": wave.number,
+                "steps": [
+                    {
+                        "unit": contract.printable(step.unit),
+                        "pulls": [contract.printable(name) for name in step.pulls],
+                        "reasons": [contract.printable(reason) for reason in step.reasons],
+                    }
+                    for step in wave.steps
+                ],
+            }
+            for wave in plan.waves
+        ],
+        "manager": plan.manager,
+        "agent": plan.agent,
+    }

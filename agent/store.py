@@ -1,0 +1,339 @@
+"""All that is remembered, in one SQLite file: nobody else opens it, and nobody else remembers.
+
+The snapshot of dpkg's status, the index and the retired files change together with the transaction that caused
+them, in one commit: after a crash either all of it happened or nothing. A file that is no database any more is put
+aside, never deleted, and a new one begun; `recovered` then says so.
+"""
+
+import contextlib
+import json
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Self
+
+from agent.model import contract
+from agent.model.errors import AgentError, Kind
+from agent.model.events import Change, Transaction
+from agent.model.facts import FileId, Indexed, PackageState, Retired, Snapshot
+from agent.model.findings import CheckResult, Finding, Survey
+from agent.model.memory import Memory, Recorded
+from agent.model.restarts import BROKEN, Attempt, Outcome, Step
+
+SCHEMA = 1
+TABLES = """
+CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE packages(name BLOB, arch TEXT, version TEXT, state TEXT, stamp TEXT, PRIMARY KEY(name, arch)) WITHOUT ROWID;
+CREATE TABLE files(path BLOB, package TEXT, version TEXT, device INTEGER, inode INTEGER, born INTEGER);
+CREATE INDEX files_package ON files(package);
+CREATE TABLE retired(path BLOB, package TEXT, version TEXT, device INTEGER, inode INTEGER, born INTEGER, cause INTEGER);
+CREATE TABLE transactions(id INTEGER PRIMARY KEY AUTOINCREMENT, begun TEXT, ended TEXT, command TEXT, requester TEXT,
+                          changes TEXT, unfinished TEXT);
+CREATE TABLE attempts(id INTEGER PRIMARY KEY AUTOINCREMENT, cause INTEGER, unit TEXT, invocation TEXT, begun TEXT,
+                      reasons TEXT, ended TEXT, outcome TEXT, mended INTEGER NOT NULL DEFAULT 0);
+CREATE INDEX attempts_unit ON attempts(unit);
+CREATE TABLE since(id TEXT PRIMARY KEY, at TEXT) WITHOUT ROWID;
+"""
+
+
+class Store:
+    """The open history. Every method is one commit; times are given by the caller."""
+
+    def __init__(self, database: sqlite3.Connection, recovered: str = "") -> None:
+        self._database = database
+        self.recovered = recovered
+
+    @classmethod
+    def open(cls, path: Path, now: datetime) -> Self:
+        """Open or make the history at `path`; raise AgentError(UNREADABLE) where neither is possible."""
+        recovered = ""
+        try:
+            database = _connect(path)
+        except sqlite3.DatabaseError as problem:
+            if isinstance(problem, sqlite3.OperationalError):
+                raise AgentError(Kind.UNREADABLE, f"{path}: {problem}", "is the disk full or read-only?") from problem
+            aside = path.with_name(f"{path.name}.broken-{now:%Y%m%dT%H%M%S}")
+            _put_aside(path, aside)
+            recovered = f"{path} was no database any more ({problem}): it is kept as {aside}, a new one is begun"
+            database = _connect(path)
+        return cls(database, recovered)
+
+    def close(self) -> None:
+        self._database.close()
+
+    # What the daemon decides upon
+
+    def memory(self) -> Memory:
+        """Return all that is remembered but the snapshot and the index."""
+        begun = self._get("begun")
+        return Memory(
+            begun=datetime.fromisoformat(begun) if begun else None,
+            boot=self._get("boot"),
+            retired=tuple(_retired(row) for row in self._database.execute("SELECT * FROM retired")),
+            transaction=next(iter(self.transactions(1)), None),
+            attempts=tuple(self._attempts(LAST_ENDED)),
+            unended=tuple(self._attempts("SELECT * FROM attempts WHERE outcome IS NULL ORDER BY id")),
+            broken=tuple(
+                attempt.outcome
+                for attempt in self._attempts(f"SELECT * FROM ({LAST_ENDED}) WHERE NOT mended")
+                if attempt.outcome and attempt.outcome.result in BROKEN
+            ),
+        )
+
+    def snapshot(self) -> Snapshot | None:
+        """Return dpkg's status as it was last settled; None before the first survey."""
+        if not self._get("begun"):
+            return None
+        rows = self._database.execute("SELECT name, arch, version, state, stamp FROM packages")
+        states = (PackageState(os.fsdecode(row[0]), *row[1:]) for row in rows)
+        return {state.key: state for state in states}
+
+    # What the checks learnt
+
+    def settle(
+        self, survey: Survey, changes: Sequence[Change], index: Iterable[Indexed], boot: str, now: datetime
+    ) -> Transaction | None:
+        """Commit a survey: snapshot, index, retired files and the transaction that caused them, which is returned.
+
+        None where nothing changed, and for the very first survey: what was installed before us is no transaction.
+        """
+        with self._commit():
+            first = not self._get("begun")
+            transaction = None if first or not changes else self._add_transaction(survey, changes, now)
+            cause = transaction.id if transaction else 0
+            old = self._forget_files(None if survey.full else {change.package for change in changes})
+            kept = self._add_files(index)
+            if not survey.full:
+                self._retire((row for row in old if row[3:6] not in kept), cause)
+            self._database.executemany("DELETE FROM retired WHERE device=? AND inode=?", {id[:2] for id in kept})
+            self._replace_snapshot(survey.snapshot)
+            if survey.full:
+                self._database.execute("DELETE FROM retired")
+                self._set("begun", now.isoformat())
+                self._set("boot", boot)
+        return transaction
+
+    def learn(self, result: CheckResult) -> None:
+        """Keep what a check learnt: newly found old files; retired files that nobody maps any more are dropped."""
+        with self._commit():
+            if not result.unseen and result.check == "libraries":
+                self._database.execute("DELETE FROM retired")
+                self._add_retired(result.mapped)
+            self._add_retired(result.learnt)
+
+    def date(self, findings: Sequence[Finding], now: datetime) -> tuple[Finding, ...]:
+        """Return `findings` with `since`: the time at which each of them was first seen without a gap."""
+        with self._commit():
+            ids = [finding.id for finding in findings]
+            marks = ",".join("?" * len(ids))
+            self._database.execute(f"DELETE FROM since WHERE id NOT IN ({marks})", ids)
+            self._database.executemany("INSERT OR IGNORE INTO since VALUES(?, ?)", [(id, now.isoformat()) for id in ids])
+            since = dict(self._database.execute("SELECT id, at FROM since").fetchall())
+        return tuple(_dated(finding, datetime.fromisoformat(since[finding.id])) for finding in findings)
+
+    # Restarts
+
+    def begin(self, transaction: int, step: Step, now: datetime) -> Attempt:
+        """Write down that `step` is about to be done; on disk when this returns."""
+        with self._commit():
+            row = self._database.execute(
+                "INSERT INTO attempts(cause, unit, invocation, begun, reasons) VALUES(?, ?, ?, ?, ?) RETURNING id",
+                (transaction, step.unit, step.invocation_before, now.isoformat(), json.dumps(step.reasons)),
+            ).fetchone()
+        return Attempt(row[0], transaction, step.unit, step.invocation_before, now)
+
+    def end(self, attempt: int, outcome: Outcome, now: datetime) -> None:
+        """Write down what came of an attempt."""
+        with self._commit():
+            self._database.execute(
+                "UPDATE attempts SET ended=?, outcome=? WHERE id=?",
+                (now.isoformat(), json.dumps(contract.encode(outcome)), attempt),
+            )
+
+    def mend(self, units: Iterable[str]) -> None:
+        """Write down that units which a restart had left broken were seen to be up again."""
+        with self._commit():
+            self._database.executemany("UPDATE attempts SET mended=1 WHERE unit=?", [(unit,) for unit in units])
+
+    # History
+
+    def transactions(self, limit: int = 50, since: datetime | None = None) -> Iterator[Transaction]:
+        """Yield transactions, newest first."""
+        rows = self._database.execute(
+            "SELECT * FROM transactions WHERE ended >= ? ORDER BY id DESC LIMIT ?", (_text(since), limit)
+        )
+        return (_transaction(row) for row in rows.fetchall())
+
+    def restarts(self, unit: str | None = None, since: datetime | None = None, limit: int = 200) -> list[Recorded]:
+        """Return restarts of the past, newest first, of one unit or of all."""
+        rows = self._database.execute(
+            "SELECT * FROM attempts WHERE begun >= ? AND (? IS NULL OR unit = ?) ORDER BY id DESC LIMIT ?",
+            (_text(since), unit, unit, limit),
+        ).fetchall()
+        causes = {row[1] for row in rows}
+        known = {cause: self._transaction(cause) for cause in causes}
+        return [Recorded(known[row[1]], _attempt(row), tuple(json.loads(row[5]))) for row in rows]
+
+    def forget(self, before: datetime) -> None:
+        """Drop transactions and attempts that ended before `before`."""
+        with self._commit():
+            last = "SELECT max(id) FROM attempts GROUP BY unit"
+            self._database.execute(f"DELETE FROM attempts WHERE ended < ? AND id NOT IN ({last})", (before.isoformat(),))
+            self._database.execute("DELETE FROM transactions WHERE ended < ?", (before.isoformat(),))
+
+    # The last good configuration
+
+    def keep_settings(self, data: str) -> None:
+        with self._commit():
+            self._set("settings", data)
+
+    def kept_settings(self) -> str:
+        """Return what `keep_settings` kept last; empty where nothing was."""
+        return self._get("settings")
+
+    # Rows
+
+    @contextlib.contextmanager
+    def _commit(self) -> Iterator[None]:
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._database.execute("ROLLBACK")
+            raise
+        self._database.execute("COMMIT")
+
+    def _get(self, key: str) -> str:
+        row = self._database.execute("SELECT value FROM meta WHERE key=?", (key,)).fetchone()
+        return str(row[0]) if row else ""
+
+    def _set(self, key: str, value: str) -> None:
+        self._database.execute("INSERT OR REPLACE INTO meta VALUES(?, ?)", (key, value))
+
+    def _add_transaction(self, survey: Survey, changes: Sequence[Change], now: datetime) -> Transaction:
+        unfinished = tuple(state for state in survey.snapshot.values() if state.name in survey.unfinished)
+        row = (
+            survey.begun.isoformat() if survey.begun else None,
+            now.isoformat(),
+            survey.command.encode(errors="backslashreplace").decode(),
+            survey.requester.encode(errors="backslashreplace").decode(),
+            json.dumps(contract.encode(changes)),
+            json.dumps(contract.encode(unfinished)),
+        )
+        insert = "INSERT INTO transactions(begun, ended, command, requester, changes, unfinished) VALUES(?, ?, ?, ?, ?, ?)"
+        id = self._database.execute(f"{insert} RETURNING id", row).fetchone()[0]
+        return Transaction(id, survey.begun, now, survey.command, survey.requester, tuple(changes), unfinished)
+
+    def _transaction(self, id: int) -> Transaction | None:
+        row = self._database.execute("SELECT * FROM transactions WHERE id=?", (id,)).fetchone()
+        return _transaction(row) if row else None
+
+    def _forget_files(self, packages: set[str] | None) -> list[tuple[Any, ...]]:
+        """Delete the index rows of `packages` (None: all) and return them."""
+        if packages is None:
+            self._database.execute("DELETE FROM files")
+            return []
+        rows: list[tuple[Any, ...]] = []
+        for package in packages:
+            rows += self._database.execute("DELETE FROM files WHERE package=? RETURNING *", (package,)).fetchall()
+        return rows
+
+    def _add_files(self, index: Iterable[Indexed]) -> set[tuple[int, int, int]]:
+        ids = set()
+        for item in index:
+            id = _columns(item.id)
+            ids.add(id)
+            row = (os.fsencode(item.path), item.package, item.version, *id)
+            self._database.execute("INSERT INTO files VALUES(?, ?, ?, ?, ?, ?)", row)
+        return ids
+
+    def _retire(self, rows: Iterable[tuple[Any, ...]], cause: int) -> None:
+        self._database.executemany("INSERT INTO retired VALUES(?, ?, ?, ?, ?, ?, ?)", [(*row, cause) for row in rows])
+
+    def _add_retired(self, retired: Iterable[Retired]) -> None:
+        self._database.executemany(
+            "INSERT INTO retired VALUES(?, ?, ?, ?, ?, ?, ?)",
+            [
+                (os.fsencode(old.path), old.package, old.version, *_columns(old.id), old.transaction)
+                for old in retired
+            ],
+        )
+
+    def _replace_snapshot(self, snapshot: Snapshot) -> None:
+        self._database.execute("DELETE FROM packages")
+        self._database.executemany(
+            "INSERT INTO packages VALUES(?, ?, ?, ?, ?)",
+            [(state.name, state.arch, state.version, state.state, state.stamp) for state in snapshot.values()],
+        )
+
+    def _attempts(self, query: str) -> Iterator[Attempt]:
+        return (_attempt(row) for row in self._database.execute(query).fetchall())
+
+
+LAST_ENDED = "SELECT * FROM attempts WHERE id IN (SELECT max(id) FROM attempts WHERE outcome IS NOT NULL GROUP BY unit)"
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    """Return an open database with our schema; raise sqlite3.DatabaseError where the file holds something else."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    os.close(descriptor)
+    database = sqlite3.connect(path, isolation_level=None)
+    database.execute("PRAGMA journal_mode=WAL")
+    database.execute("PRAGMA synchronous=FULL")
+    database.execute("PRAGMA cache_size=-512")
+    version = database.execute("PRAGMA user_version").fetchone()[0]
+    if version == 0:
+        database.executescript(f"BEGIN; {TABLES} PRAGMA user_version={SCHEMA}; COMMIT;")
+    elif version != SCHEMA:
+        raise sqlite3.DatabaseError(f"schema {version}, expected {SCHEMA}")
+    if database.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+        raise sqlite3.DatabaseError("damaged")
+    return database
+
+
+def _put_aside(path: Path, aside: Path) -> None:
+    os.replace(path, aside)
+    for suffix in ("-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(f"{path}{suffix}", f"{aside}{suffix}")
+
+
+def _columns(id: FileId) -> tuple[int, int, int]:
+    """SQLite's integers are signed, and overlayfs uses the highest bit of inode numbers."""
+    return id.device, id.inode - (id.inode >> 63 << 64), id.born
+
+
+def _text(since: datetime | None) -> str:
+    return since.isoformat() if since else ""
+
+
+def _retired(row: tuple[Any, ...]) -> Retired:
+    path, package, version, device, inode, born, cause = row
+    return Retired(os.fsdecode(path), package, version, FileId(device, inode % (1 << 64), born), cause)
+
+
+def _attempt(row: tuple[Any, ...]) -> Attempt:
+    id, cause, unit, invocation, begun, _, _, outcome, _ = row
+    ended = contract.decode(Outcome, json.loads(outcome)) if outcome else None
+    return Attempt(id, cause, unit, invocation, datetime.fromisoformat(begun), ended)
+
+
+def _transaction(row: tuple[Any, ...]) -> Transaction:
+    id, begun, ended, command, requester, changes, unfinished = row
+    return Transaction(
+        id,
+        datetime.fromisoformat(begun) if begun else None,
+        datetime.fromisoformat(ended),
+        command,
+        requester,
+        contract.decode(tuple[Change, ...], json.loads(changes)),
+        contract.decode(tuple[PackageState, ...], json.loads(unfinished)),
+    )
+
+
+def _dated(finding: Finding, since: datetime) -> Finding:
+    return Finding(
+        finding.check, finding.subject, finding.severity, finding.summary, finding.advice, finding.evidence, since
+    )

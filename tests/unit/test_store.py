@@ -1,0 +1,186 @@
+"""The memory: what is committed together, what survives a crash, and what is done about a broken file."""
+
+import sqlite3
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from agent.model.events import Change
+from agent.model.facts import FileId, Indexed, PackageState, Retired, Snapshot
+from agent.model.findings import CheckResult, Finding, Severity, Survey
+from agent.model.restarts import Outcome, Result, Rule, Step
+from agent.store import Store
+
+NOW = datetime(2026, 11, 22, 15, 0, tzinfo=UTC)
+OLD = FileId(1, 100, 7)
+NEW = FileId(1, 200, 8)
+
+
+def snapshot(version: str) -> Snapshot:
+    state = PackageState("libssl3", "amd64", version, "installed", f"stamp {version}")
+    return {state.key: state}
+
+
+def survey(version: str, full: bool = False) -> Survey:
+    return Survey(snapshot(version), ("libssl3:amd64",), (), (), NOW, "apt upgrade \udcff", "root", full)
+
+
+def ssl(version: str, id: FileId, path: str = "/usr/lib/libssl.so.3") -> Indexed:
+    return Indexed(path, "libssl3", version, id)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    opened = Store.open(tmp_path / "history.sqlite", NOW)
+    opened.settle(survey("1", full=True), (), [ssl("1", OLD)], "boot", NOW)
+    return opened
+
+
+def upgrade(store: Store, version: str = "2", id: FileId = NEW) -> int:
+    change = Change("libssl3", "amd64", "1", version)
+    transaction = store.settle(survey(version), (change,), [ssl(version, id)], "boot", NOW)
+    assert transaction
+    return transaction.id
+
+
+def begin(store: Store, unit: str, transaction: int) -> int:
+    return store.begin(transaction, Step(unit, Rule("*"), "inv", 1, (), ("libssl3 1 → 2",)), NOW).id
+
+
+def test_before_the_first_survey_nothing_is_known(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "new.sqlite", NOW)
+    assert store.snapshot() is None
+    assert store.memory().begun is None
+
+
+def test_the_first_survey_is_no_transaction(store: Store) -> None:
+    assert store.memory().transaction is None
+    assert store.memory().boot == "boot"
+    assert store.snapshot() == snapshot("1")
+
+
+def test_an_upgrade_retires_the_old_inode_with_its_version_and_cause(store: Store) -> None:
+    cause = upgrade(store)
+    assert store.memory().retired == (Retired("/usr/lib/libssl.so.3", "libssl3", "1", OLD, cause),)
+    assert store.memory().transaction and store.memory().transaction.command == "apt upgrade \\udcff"
+    assert store.snapshot() == snapshot("2")
+
+
+def test_a_file_that_kept_its_inode_is_not_retired(store: Store) -> None:
+    upgrade(store, id=OLD)
+    assert store.memory().retired == ()
+
+
+def test_an_inode_number_used_again_by_dpkg_is_retired_no_more(store: Store) -> None:
+    upgrade(store)
+    reused = FileId(OLD.device, OLD.inode, 99)
+    store.settle(survey("3"), (Change("libssl3", "amd64", "2", "3"),), [ssl("3", reused)], "boot", NOW)
+    assert [old.id for old in store.memory().retired] == [NEW]
+
+
+def test_a_new_boot_forgets_what_was_retired(store: Store) -> None:
+    upgrade(store)
+    store.settle(survey("2", full=True), (), [ssl("2", NEW)], "another boot", NOW)
+    assert store.memory().retired == ()
+    assert store.memory().boot == "another boot"
+
+
+def test_the_highest_bit_of_an_inode_number_survives(store: Store) -> None:
+    high = FileId(1, (1 << 63) + 5, 0)
+    upgrade(store, id=high)
+    store.settle(survey("3"), (Change("libssl3", "amd64", "2", "3"),), [ssl("3", FileId(1, 1, 1))], "boot", NOW)
+    assert high in [old.id for old in store.memory().retired]
+
+
+def test_a_crash_in_the_middle_of_a_commit_changes_nothing(store: Store, tmp_path: Path) -> None:
+    def broken() -> object:
+        yield ssl("2", NEW)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        store.settle(survey("2"), (Change("libssl3", "amd64", "1", "2"),), broken(), "boot", NOW)  # type: ignore[arg-type]
+    for memory in (store, Store.open(tmp_path / "history.sqlite", NOW)):
+        assert memory.memory().transaction is None
+        assert memory.memory().retired == ()
+        assert memory.snapshot() == snapshot("1")
+
+
+def test_what_nobody_maps_is_forgotten_only_when_everybody_was_seen(store: Store) -> None:
+    upgrade(store)
+    store.learn(CheckResult("libraries", (), unseen=("1 process of another user",)))
+    assert len(store.memory().retired) == 1
+    store.learn(CheckResult("libraries", (), mapped=store.memory().retired))
+    assert len(store.memory().retired) == 1
+    store.learn(CheckResult("libraries", ()))
+    assert store.memory().retired == ()
+
+
+def test_an_attempt_is_known_as_unended_until_it_has_an_outcome(store: Store) -> None:
+    attempt = begin(store, "nginx.service", upgrade(store))
+    assert [item.unit for item in store.memory().unended] == ["nginx.service"]
+    assert store.memory().attempts == ()
+    store.end(attempt, Outcome("nginx.service", Result.FRESH), NOW)
+    assert store.memory().unended == ()
+    assert store.memory().attempts[0].outcome == Outcome("nginx.service", Result.FRESH)
+
+
+def test_a_unit_left_broken_is_remembered_until_it_was_seen_mended(store: Store) -> None:
+    store.end(begin(store, "a.service", 1), Outcome("a.service", Result.FAILED), NOW)
+    assert [outcome.unit for outcome in store.memory().broken] == ["a.service"]
+    store.mend(["a.service"])
+    assert store.memory().broken == ()
+
+
+def test_a_later_success_clears_an_earlier_failure(store: Store) -> None:
+    store.end(begin(store, "a.service", 1), Outcome("a.service", Result.FAILED), NOW)
+    store.end(begin(store, "a.service", 2), Outcome("a.service", Result.FRESH), NOW)
+    assert store.memory().broken == ()
+
+
+def test_since_is_the_first_sight_and_starts_anew_after_a_gap(store: Store) -> None:
+    finding = Finding("libraries", "a", Severity.INFO, "", "", {})
+    assert store.date([finding], NOW)[0].since == NOW
+    assert store.date([finding], NOW + timedelta(hours=1))[0].since == NOW
+    store.date([], NOW)
+    assert store.date([finding], NOW + timedelta(hours=2))[0].since == NOW + timedelta(hours=2)
+
+
+def test_history_is_newest_first_and_filtered(store: Store) -> None:
+    cause = upgrade(store)
+    store.end(begin(store, "a.service", cause), Outcome("a.service", Result.FRESH), NOW)
+    store.end(begin(store, "b.service", cause), Outcome("b.service", Result.FRESH), NOW)
+    assert [item.attempt.unit for item in store.restarts()] == ["b.service", "a.service"]
+    assert [item.reasons for item in store.restarts(unit="a.service")] == [("libssl3 1 → 2",)]
+    assert store.restarts()[0].transaction and store.restarts()[0].transaction.id == cause
+    assert store.restarts(since=NOW + timedelta(seconds=1)) == []
+
+
+def test_old_history_goes_but_not_what_decides(store: Store) -> None:
+    for cause in (1, 2):
+        store.end(begin(store, "a.service", cause), Outcome("a.service", Result.FRESH), NOW)
+    store.forget(NOW + timedelta(days=1))
+    assert [item.attempt.transaction for item in store.restarts()] == [2]
+    assert list(store.transactions()) == []
+
+
+@pytest.mark.parametrize("rubbish", [b"not a database at all" * 100, b"SQLite format 3\0" + b"\xff" * 5000])
+def test_a_broken_file_is_kept_aside_and_a_new_one_begun(tmp_path: Path, rubbish: bytes) -> None:
+    path = tmp_path / "history.sqlite"
+    path.write_bytes(rubbish)
+    store = Store.open(path, NOW)
+    aside = tmp_path / "history.sqlite.broken-20261122T150000"
+    assert str(aside) in store.recovered
+    assert aside.read_bytes() == rubbish
+    assert store.memory().begun is None
+
+
+def test_a_file_of_another_version_is_kept_aside(tmp_path: Path) -> None:
+    path = tmp_path / "history.sqlite"
+    with sqlite3.connect(path) as database:
+        database.execute("PRAGMA user_version=99")
+    assert "schema 99" in Store.open(path, NOW).recovered
+
+
+def test_the_history_is_for_root_alone(tmp_path: Path, store: Store) -> None:
+    assert (tmp_path / "history.sqlite").stat().st_mode & 0o777 == 0o600
