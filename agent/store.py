@@ -10,32 +10,19 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
+from agent import rows
 from agent.model import contract
 from agent.model.errors import AgentError, Kind
 from agent.model.events import Change, Transaction
-from agent.model.facts import FileId, Indexed, PackageState, Retired, Snapshot
+from agent.model.facts import Indexed, PackageState, Retired, Snapshot
 from agent.model.findings import CheckResult, Finding, Survey
 from agent.model.memory import Memory, Recorded
 from agent.model.restarts import BROKEN, Attempt, Outcome, Step
-
-SCHEMA = 1
-TABLES = """
-CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE packages(name BLOB, arch TEXT, version TEXT, state TEXT, stamp TEXT, PRIMARY KEY(name, arch)) WITHOUT ROWID;
-CREATE TABLE files(path BLOB, package TEXT, version TEXT, device INTEGER, inode INTEGER, born INTEGER);
-CREATE INDEX files_package ON files(package);
-CREATE TABLE retired(path BLOB, package TEXT, version TEXT, device INTEGER, inode INTEGER, born INTEGER, cause INTEGER);
-CREATE TABLE transactions(id INTEGER PRIMARY KEY AUTOINCREMENT, begun TEXT, ended TEXT, command TEXT, requester TEXT,
-                          changes TEXT, unfinished TEXT);
-CREATE TABLE attempts(id INTEGER PRIMARY KEY AUTOINCREMENT, cause INTEGER, unit TEXT, invocation TEXT, begun TEXT,
-                      reasons TEXT, ended TEXT, outcome TEXT, mended INTEGER NOT NULL DEFAULT 0);
-CREATE INDEX attempts_unit ON attempts(unit);
-CREATE TABLE since(id TEXT PRIMARY KEY, at TEXT) WITHOUT ROWID;
-"""
 
 
 class Store:
@@ -71,7 +58,7 @@ class Store:
         return Memory(
             begun=datetime.fromisoformat(begun) if begun else None,
             boot=self._get("boot"),
-            retired=tuple(_retired(row) for row in self._database.execute("SELECT * FROM retired")),
+            retired=tuple(rows.retired(row) for row in self._database.execute("SELECT * FROM retired")),
             transaction=next(iter(self.transactions(1)), None),
             attempts=tuple(self._attempts(LAST_ENDED)),
             unended=tuple(self._attempts("SELECT * FROM attempts WHERE outcome IS NULL ORDER BY id")),
@@ -86,8 +73,8 @@ class Store:
         """Return dpkg's status as it was last settled; None before the first survey."""
         if not self._get("begun"):
             return None
-        rows = self._database.execute("SELECT name, arch, version, state, stamp FROM packages")
-        states = (PackageState(os.fsdecode(row[0]), *row[1:]) for row in rows)
+        found = self._database.execute("SELECT name, arch, version, state, stamp FROM packages")
+        states = (PackageState(*row) for row in found)
         return {state.key: state for state in states}
 
     # What the checks learnt
@@ -129,9 +116,10 @@ class Store:
             ids = [finding.id for finding in findings]
             marks = ",".join("?" * len(ids))
             self._database.execute(f"DELETE FROM since WHERE id NOT IN ({marks})", ids)
-            self._database.executemany("INSERT OR IGNORE INTO since VALUES(?, ?)", [(id, now.isoformat()) for id in ids])
+            found = [(id, now.isoformat()) for id in ids]
+            self._database.executemany("INSERT OR IGNORE INTO since VALUES(?, ?)", found)
             since = dict(self._database.execute("SELECT id, at FROM since").fetchall())
-        return tuple(_dated(finding, datetime.fromisoformat(since[finding.id])) for finding in findings)
+        return tuple(replace(finding, since=datetime.fromisoformat(since[finding.id])) for finding in findings)
 
     # Restarts
 
@@ -144,13 +132,14 @@ class Store:
             ).fetchone()
         return Attempt(row[0], transaction, step.unit, step.invocation_before, now)
 
-    def end(self, attempt: int, outcome: Outcome, now: datetime) -> None:
-        """Write down what came of an attempt."""
+    def end(self, attempt: int, outcome: Outcome, now: datetime) -> tuple[str, ...]:
+        """Write down what came of an attempt; return the reasons that it was begun for."""
         with self._commit():
-            self._database.execute(
-                "UPDATE attempts SET ended=?, outcome=? WHERE id=?",
+            row = self._database.execute(
+                "UPDATE attempts SET ended=?, outcome=? WHERE id=? RETURNING reasons",
                 (now.isoformat(), json.dumps(contract.encode(outcome)), attempt),
-            )
+            ).fetchone()
+        return tuple(json.loads(row[0]))
 
     def mend(self, units: Iterable[str]) -> None:
         """Write down that units which a restart had left broken were seen to be up again."""
@@ -161,27 +150,27 @@ class Store:
 
     def transactions(self, limit: int = 50, since: datetime | None = None) -> Iterator[Transaction]:
         """Yield transactions, newest first."""
-        rows = self._database.execute(
+        found = self._database.execute(
             "SELECT * FROM transactions WHERE ended >= ? ORDER BY id DESC LIMIT ?", (_text(since), limit)
         )
-        return (_transaction(row) for row in rows.fetchall())
+        return (rows.transaction(row) for row in found.fetchall())
 
     def restarts(self, unit: str | None = None, since: datetime | None = None, limit: int = 200) -> list[Recorded]:
         """Return restarts of the past, newest first, of one unit or of all."""
-        rows = self._database.execute(
+        found = self._database.execute(
             "SELECT * FROM attempts WHERE begun >= ? AND (? IS NULL OR unit = ?) ORDER BY id DESC LIMIT ?",
             (_text(since), unit, unit, limit),
         ).fetchall()
-        causes = {row[1] for row in rows}
+        causes = {row[1] for row in found}
         known = {cause: self._transaction(cause) for cause in causes}
-        return [Recorded(known[row[1]], _attempt(row), tuple(json.loads(row[5]))) for row in rows]
+        return [Recorded(known[row[1]], rows.attempt(row), tuple(json.loads(row[5]))) for row in found]
 
     def forget(self, before: datetime) -> None:
         """Drop transactions and attempts that ended before `before`."""
         with self._commit():
-            last = "SELECT max(id) FROM attempts GROUP BY unit"
-            self._database.execute(f"DELETE FROM attempts WHERE ended < ? AND id NOT IN ({last})", (before.isoformat(),))
-            self._database.execute("DELETE FROM transactions WHERE ended < ?", (before.isoformat(),))
+            last, limit = "SELECT max(id) FROM attempts GROUP BY unit", (before.isoformat(),)
+            self._database.execute(f"DELETE FROM attempts WHERE ended < ? AND id NOT IN ({last})", limit)
+            self._database.execute("DELETE FROM transactions WHERE ended < ?", limit)
 
     # The last good configuration
 
@@ -222,41 +211,42 @@ class Store:
             json.dumps(contract.encode(changes)),
             json.dumps(contract.encode(unfinished)),
         )
-        insert = "INSERT INTO transactions(begun, ended, command, requester, changes, unfinished) VALUES(?, ?, ?, ?, ?, ?)"
-        id = self._database.execute(f"{insert} RETURNING id", row).fetchone()[0]
+        columns = "begun, ended, command, requester, changes, unfinished"
+        insert = f"INSERT INTO transactions({columns}) VALUES(?, ?, ?, ?, ?, ?) RETURNING id"
+        id = self._database.execute(insert, row).fetchone()[0]
         return Transaction(id, survey.begun, now, survey.command, survey.requester, tuple(changes), unfinished)
 
     def _transaction(self, id: int) -> Transaction | None:
         row = self._database.execute("SELECT * FROM transactions WHERE id=?", (id,)).fetchone()
-        return _transaction(row) if row else None
+        return rows.transaction(row) if row else None
 
     def _forget_files(self, packages: set[str] | None) -> list[tuple[Any, ...]]:
         """Delete the index rows of `packages` (None: all) and return them."""
         if packages is None:
             self._database.execute("DELETE FROM files")
             return []
-        rows: list[tuple[Any, ...]] = []
+        found: list[tuple[Any, ...]] = []
         for package in packages:
-            rows += self._database.execute("DELETE FROM files WHERE package=? RETURNING *", (package,)).fetchall()
-        return rows
+            found += self._database.execute("DELETE FROM files WHERE package=? RETURNING *", (package,)).fetchall()
+        return found
 
     def _add_files(self, index: Iterable[Indexed]) -> set[tuple[int, int, int]]:
         ids = set()
         for item in index:
-            id = _columns(item.id)
+            id = rows.columns(item.id)
             ids.add(id)
             row = (os.fsencode(item.path), item.package, item.version, *id)
             self._database.execute("INSERT INTO files VALUES(?, ?, ?, ?, ?, ?)", row)
         return ids
 
-    def _retire(self, rows: Iterable[tuple[Any, ...]], cause: int) -> None:
-        self._database.executemany("INSERT INTO retired VALUES(?, ?, ?, ?, ?, ?, ?)", [(*row, cause) for row in rows])
+    def _retire(self, found: Iterable[tuple[Any, ...]], cause: int) -> None:
+        self._database.executemany("INSERT INTO retired VALUES(?, ?, ?, ?, ?, ?, ?)", [(*row, cause) for row in found])
 
     def _add_retired(self, retired: Iterable[Retired]) -> None:
         self._database.executemany(
             "INSERT INTO retired VALUES(?, ?, ?, ?, ?, ?, ?)",
             [
-                (os.fsencode(old.path), old.package, old.version, *_columns(old.id), old.transaction)
+                (os.fsencode(old.path), old.package, old.version, *rows.columns(old.id), old.transaction)
                 for old in retired
             ],
         )
@@ -269,7 +259,7 @@ class Store:
         )
 
     def _attempts(self, query: str) -> Iterator[Attempt]:
-        return (_attempt(row) for row in self._database.execute(query).fetchall())
+        return (rows.attempt(row) for row in self._database.execute(query).fetchall())
 
 
 LAST_ENDED = "SELECT * FROM attempts WHERE id IN (SELECT max(id) FROM attempts WHERE outcome IS NOT NULL GROUP BY unit)"
@@ -285,9 +275,9 @@ def _connect(path: Path) -> sqlite3.Connection:
     database.execute("PRAGMA cache_size=-512")
     version = database.execute("PRAGMA user_version").fetchone()[0]
     if version == 0:
-        database.executescript(f"BEGIN; {TABLES} PRAGMA user_version={SCHEMA}; COMMIT;")
-    elif version != SCHEMA:
-        raise sqlite3.DatabaseError(f"schema {version}, expected {SCHEMA}")
+        database.executescript(f"BEGIN; {rows.TABLES} PRAGMA user_version={rows.SCHEMA}; COMMIT;")
+    elif version != rows.SCHEMA:
+        raise sqlite3.DatabaseError(f"schema {version}, expected {rows.SCHEMA}")
     if database.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
         raise sqlite3.DatabaseError("damaged")
     return database
@@ -300,40 +290,5 @@ def _put_aside(path: Path, aside: Path) -> None:
             os.replace(f"{path}{suffix}", f"{aside}{suffix}")
 
 
-def _columns(id: FileId) -> tuple[int, int, int]:
-    """SQLite's integers are signed, and overlayfs uses the highest bit of inode numbers."""
-    return id.device, id.inode - (id.inode >> 63 << 64), id.born
-
-
 def _text(since: datetime | None) -> str:
     return since.isoformat() if since else ""
-
-
-def _retired(row: tuple[Any, ...]) -> Retired:
-    path, package, version, device, inode, born, cause = row
-    return Retired(os.fsdecode(path), package, version, FileId(device, inode % (1 << 64), born), cause)
-
-
-def _attempt(row: tuple[Any, ...]) -> Attempt:
-    id, cause, unit, invocation, begun, _, _, outcome, _ = row
-    ended = contract.decode(Outcome, json.loads(outcome)) if outcome else None
-    return Attempt(id, cause, unit, invocation, datetime.fromisoformat(begun), ended)
-
-
-def _transaction(row: tuple[Any, ...]) -> Transaction:
-    id, begun, ended, command, requester, changes, unfinished = row
-    return Transaction(
-        id,
-        datetime.fromisoformat(begun) if begun else None,
-        datetime.fromisoformat(ended),
-        command,
-        requester,
-        contract.decode(tuple[Change, ...], json.loads(changes)),
-        contract.decode(tuple[PackageState, ...], json.loads(unfinished)),
-    )
-
-
-def _dated(finding: Finding, since: datetime) -> Finding:
-    return Finding(
-        finding.check, finding.subject, finding.severity, finding.summary, finding.advice, finding.evidence, since
-    )

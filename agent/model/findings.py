@@ -89,7 +89,6 @@ class Request:
     skip: processes at which an earlier worker got stuck; they are reported as unseen.
     """
 
-    version: str
     check: str
     now: datetime
     rules: tuple[Rule, ...] = ()

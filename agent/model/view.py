@@ -8,6 +8,7 @@ from typing import Any
 from agent.model import contract
 from agent.model.events import Transaction
 from agent.model.findings import Finding, Severity
+from agent.model.memory import Memory
 from agent.model.restarts import Outcome, Plan
 
 
@@ -23,7 +24,11 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Findings and how they came about. `transaction`: the last one; `outcomes`: what its restarts came to."""
+    """Findings and how they came about. `transaction`: the last one; `outcomes`: what its restarts came to.
+
+    held: why restarts stopped before the last wave. trouble: why the last look failed (the findings are of the one
+    before). rejected: why the configuration on disk is not used.
+    """
 
     phase: Phase
     mode: str
@@ -36,6 +41,15 @@ class View:
     detail: dict[str, Any] = field(default_factory=dict)
     unseen: tuple[str, ...] = ()
     trouble: str = ""
+    rejected: str = ""
+
+
+def recalled(memory: Memory, mode: str) -> View:
+    """Return what is known before the first look: the last transaction, and what its restarts came to."""
+    done = memory.transaction
+    ended = (attempt for attempt in memory.attempts if done and attempt.transaction == done.id)
+    outcomes = tuple(attempt.outcome for attempt in ended if attempt.outcome)
+    return View(Phase.STARTING, mode, transaction=done, outcomes=outcomes)
 
 
 def counts(view: View) -> dict[str, int]:
@@ -72,6 +86,7 @@ def view_json(view: View) -> dict[str, Any]:
         "detail": view.detail,
         "unseen": [contract.printable(line) for line in view.unseen],
         "trouble": contract.printable(view.trouble),
+        "rejected": contract.printable(view.rejected),
     }
 
 

@@ -1,0 +1,1 @@
+"""Configuration: one declarative table, layers of TOML, and the last good result."""

@@ -1,0 +1,135 @@
+"""Every setting there is: name, type, range, default and what it is for, in one table.
+
+The parser of the files, the errors that people read, `aftercare.toml(5)` and the example come from it. Pure: text
+and plain TOML data in, a frozen `Settings` or an AgentError(CONFIG) that names file, key and remedy out.
+"""
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from agent.model.errors import AgentError, Kind
+from agent.model.restarts import Disposition, Rule
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings, valid. Times in seconds, memory in MiB."""
+
+    mode: str = "auto"
+    quiet_period: float = 3.0
+    check_limit: float = 45.0
+    check_memory: int = 512
+    keep_days: int = 365
+    rules: tuple[Rule, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One row: `parse` returns the value or raises ValueError with what is allowed."""
+
+    name: str
+    parse: Callable[[Any], Any]
+    help: str
+
+
+def _choice(*allowed: str) -> Callable[[Any], str]:
+    def parse(value: Any) -> str:
+        if value not in allowed:
+            raise ValueError(f"must be one of {', '.join(allowed)}")
+        return str(value)
+
+    return parse
+
+
+def _number(low: float, high: float) -> Callable[[Any], float]:
+    def parse(value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+            raise ValueError(f"must be a number from {low:g} to {high:g}")
+        return float(value)
+
+    return parse
+
+
+def _whole(low: int, high: int) -> Callable[[Any], int]:
+    def parse(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise ValueError(f"must be a whole number from {low} to {high}")
+        return value
+
+    return parse
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("must be a text in quotes")
+    return value
+
+
+def _globs(value: Any) -> tuple[str, ...]:
+    patterns = [value] if isinstance(value, str) else value
+    if not isinstance(patterns, list) or not patterns or not all(isinstance(item, str) for item in patterns):
+        raise ValueError('must be a unit name pattern or a list of them, such as ["ssh.service", "php*-fpm.service"]')
+    return tuple(patterns)
+
+
+SETTINGS = (
+    Setting("mode", _choice("auto", "observe"), "auto restarts what needs it; observe only reports"),
+    Setting("quiet_period", _number(0.2, 600), "seconds without any move of dpkg before a transaction counts as over"),
+    Setting("check_limit", _number(5, 600), "seconds that one check may take"),
+    Setting("check_memory", _whole(128, 16384), "MiB of address space that one check may take"),
+    Setting("keep_days", _whole(1, 36500), "days of history that are kept"),
+)
+
+RULE_SETTINGS = (
+    Setting("match", _globs, "unit name patterns; the last rule that matches a unit decides"),
+    Setting("disposition", _choice("restart", "defer", "reboot", "never"), "what is done about a stale unit"),
+    Setting("wave", _whole(0, 99), "order: all units of a lower wave are verified before the next one begins"),
+    Setting("settle", _number(0, 600), "seconds that a restarted unit must stay active"),
+    Setting("limit", _number(1, 3600), "seconds that its restart may take"),
+    Setting("why", _text, "the reason, shown to people"),
+)
+
+
+def apply(base: Settings, data: Mapping[str, Any], origin: str) -> Settings:
+    """Return `base` with the TOML `data` of the file `origin` on top: keys replace, rules are appended."""
+    values = {field.name: getattr(base, field.name) for field in fields(base)}
+    plain = {key: item for key, item in data.items() if key != "rule"}
+    values |= _parse(SETTINGS, plain, origin, extra=("rule",))
+    tables = data.get("rule", [])
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise AgentError(Kind.CONFIG, f"{origin}: rule must be written as [[rule]]", "see aftercare.toml(5)")
+    for number, table in enumerate(tables, 1):
+        values["rules"] += _rules(table, f"{origin}: rule {number}")
+    return Settings(**values)
+
+
+def _rules(table: Mapping[str, Any], origin: str) -> tuple[Rule, ...]:
+    values = _parse(RULE_SETTINGS, table, origin)
+    if "match" not in values:
+        raise AgentError(Kind.CONFIG, f"{origin}: match is missing", 'add a line such as match = "nginx.service"')
+    patterns = values.pop("match")
+    if "disposition" in values:
+        values["disposition"] = Disposition(values["disposition"])
+    return tuple(Rule(pattern=pattern, **values) for pattern in patterns)
+
+
+def _parse(
+    table: tuple[Setting, ...], data: Mapping[str, Any], origin: str, extra: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    known = {setting.name: setting for setting in table}
+    parsed = {}
+    for key, value in data.items():
+        if key not in known:
+            raise AgentError(Kind.CONFIG, f"{origin}: unknown setting {key!r}", _suggest(key, (*known, *extra)))
+        try:
+            parsed[key] = known[key].parse(value)
+        except ValueError as problem:
+            raise AgentError(Kind.CONFIG, f"{origin}: {key} {problem}, not {value!r}", known[key].help) from problem
+    return parsed
+
+
+def _suggest(key: str, names: tuple[str, ...]) -> str:
+    near = difflib.get_close_matches(key, names, 1)
+    return f"did you mean {near[0]}?" if near else f"known are {', '.join(names)}"

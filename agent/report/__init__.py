@@ -1,0 +1,1 @@
+"""How aftercare tells what it knows: sinks of views and outcomes. Nothing here decides or acts."""

@@ -1,0 +1,1 @@
+"""The watches that make wake-ups. They carry no facts, and nothing here reads what was touched."""

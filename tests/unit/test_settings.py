@@ -1,0 +1,101 @@
+"""Configuration: layers, origin of errors, and files that root must not believe."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from agent.config import load
+from agent.config.settings import Settings, apply
+from agent.model.errors import AgentError
+from agent.model.restarts import Disposition
+
+
+def write(root: Path, name: str, text: str) -> Path:
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_keys_replace_and_rules_are_appended() -> None:
+    first = apply(Settings(), {"mode": "observe", "rule": [{"match": "a*", "disposition": "never"}]}, "one")
+    second = apply(first, {"mode": "auto", "rule": [{"match": ["b", "c"], "wave": 3, "why": "w"}]}, "two")
+    assert second.mode == "auto"
+    assert [(rule.pattern, rule.disposition, rule.wave) for rule in second.rules] == [
+        ("a*", Disposition.NEVER, 50),
+        ("b", Disposition.RESTART, 3),
+        ("c", Disposition.RESTART, 3),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("data", "message", "hint"),
+    [
+        ({"mod": "auto"}, "file: unknown setting 'mod'", "did you mean mode?"),
+        ({"mode": "loud"}, "file: mode must be one of auto, observe, not 'loud'", "only reports"),
+        ({"quiet_period": "3"}, "file: quiet_period must be a number from 0.2 to 600, not '3'", "seconds"),
+        ({"quiet_period": True}, "must be a number", ""),
+        ({"rule": {"match": "x"}}, "file: rule must be written as [[rule]]", ""),
+        ({"rule": [{"disposition": "never"}]}, "file: rule 1: match is missing", "match ="),
+        ({"rule": [{}, {"match": 3}]}, "file: rule 1: match is missing", ""),
+        ({"rule": [{"match": "x", "dispositon": "never"}]}, "file: rule 1: unknown setting", "disposition"),
+        ({"rule": [{"match": "x", "disposition": "session"}]}, "disposition must be one of", ""),
+    ],
+)
+def test_an_error_names_file_key_and_remedy(data: dict[str, object], message: str, hint: str) -> None:
+    with pytest.raises(AgentError) as caught:
+        apply(Settings(), data, "file")
+    assert message in caught.value.message
+    assert hint in caught.value.hint
+
+
+def test_the_vendor_policy_is_good_and_defers_what_breaks_logins(tmp_path: Path) -> None:
+    settings = load.load(str(tmp_path))
+    assert settings.mode == "auto"
+    assert any(rule.pattern == "dbus.service" and rule.disposition is not Disposition.RESTART for rule in settings.rules)
+
+
+def test_drop_ins_are_sorted_by_name_over_all_directories_and_higher_ones_replace(tmp_path: Path) -> None:
+    write(tmp_path, "usr/lib/aftercare/aftercare.toml.d/20-b.toml", "quiet_period = 20")
+    write(tmp_path, "usr/lib/aftercare/aftercare.toml.d/30-c.toml", "quiet_period = 30")
+    write(tmp_path, "run/aftercare/aftercare.toml.d/30-c.toml", "quiet_period = 31")
+    write(tmp_path, "etc/aftercare/aftercare.toml.d/10-a.toml", "quiet_period = 10")
+    write(tmp_path, "etc/aftercare/aftercare.toml", "quiet_period = 1\nmode = 'observe'")
+    settings = load.load(str(tmp_path))
+    assert (settings.quiet_period, settings.mode) == (31, "observe")
+
+
+def test_a_link_to_dev_null_masks(tmp_path: Path) -> None:
+    write(tmp_path, "usr/lib/aftercare/aftercare.toml.d/20-b.toml", "quiet_period = 20")
+    (tmp_path / "etc/aftercare/aftercare.toml.d").mkdir(parents=True)
+    (tmp_path / "etc/aftercare/aftercare.toml.d/20-b.toml").symlink_to("/dev/null")
+    assert load.load(str(tmp_path)).quiet_period == 3
+
+
+def test_a_file_that_others_may_write_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, "etc/aftercare/aftercare.toml", "mode = 'observe'")
+    path.chmod(0o666)
+    with pytest.raises(AgentError, match="others may write it") as caught:
+        load.load(str(tmp_path))
+    assert caught.value.hint == f"chmod go-w {path}"
+
+
+def test_a_file_of_another_user_is_refused(tmp_path: Path) -> None:
+    os.chown(write(tmp_path, "etc/aftercare/aftercare.toml", "mode = 'observe'"), 12345, 12345)
+    with pytest.raises(AgentError, match="belongs to uid 12345"):
+        load.load(str(tmp_path))
+
+
+@pytest.mark.parametrize("text", ["mode = ", "\x00", "mode = 'observe'\nmode = 'auto'"])
+def test_a_broken_file_is_refused_with_its_name(tmp_path: Path, text: str) -> None:
+    write(tmp_path, "etc/aftercare/aftercare.toml", text)
+    with pytest.raises(AgentError, match=r"etc/aftercare/aftercare\.toml: "):
+        load.load(str(tmp_path))
+
+
+def test_a_fifo_never_blocks_the_daemon(tmp_path: Path) -> None:
+    (tmp_path / "etc/aftercare").mkdir(parents=True)
+    os.mkfifo(tmp_path / "etc/aftercare/aftercare.toml")
+    with pytest.raises(AgentError, match="not a regular file"):
+        load.load(str(tmp_path))
