@@ -7,7 +7,7 @@ from typing import Any
 
 from agent.model import contract
 from agent.model.events import Change, Transaction
-from agent.model.facts import FileId, PackageState, Retired
+from agent.model.facts import FileId, PackageState, Retired, StaleProcess
 from agent.model.restarts import Attempt, Outcome
 
 SCHEMA = 1
@@ -21,7 +21,8 @@ CREATE TABLE retired(path BLOB, package TEXT, version TEXT, device INTEGER, inod
 CREATE TABLE transactions(id INTEGER PRIMARY KEY AUTOINCREMENT, begun TEXT, ended TEXT, command TEXT, requester TEXT,
                           changes TEXT, unfinished TEXT);
 CREATE TABLE attempts(id INTEGER PRIMARY KEY AUTOINCREMENT, cause INTEGER, unit TEXT, invocation TEXT, begun TEXT,
-                      reasons TEXT, ended TEXT, outcome TEXT, mended INTEGER NOT NULL DEFAULT 0);
+                      reasons TEXT, processes TEXT, pulls TEXT, ended TEXT, outcome TEXT,
+                      mended INTEGER NOT NULL DEFAULT 0);
 CREATE INDEX attempts_unit ON attempts(unit);
 CREATE TABLE since(id TEXT PRIMARY KEY, at TEXT) WITHOUT ROWID;
 """
@@ -42,9 +43,15 @@ def retired(row: Row) -> Retired:
 
 def attempt(row: Row) -> Attempt:
     """Return a row of `attempts`."""
-    id, cause, unit, invocation, begun, _, _, outcome, _ = row
+    id, cause, unit, invocation, begun, _, _, pulls, _, outcome, _ = row
     ended = contract.decode(Outcome, json.loads(outcome)) if outcome else None
-    return Attempt(id, cause, unit, invocation, datetime.fromisoformat(begun), ended)
+    at = datetime.fromisoformat(begun)
+    return Attempt(id, cause, unit, invocation, at, ended, tuple(json.loads(pulls)))
+
+
+def reasons(row: Row) -> tuple[tuple[str, ...], tuple[StaleProcess, ...]]:
+    """Return why an attempt was begun: in words, and the processes that were stale."""
+    return tuple(json.loads(row[5])), contract.decode(tuple[StaleProcess, ...], json.loads(row[6]))
 
 
 def transaction(row: Row) -> Transaction:

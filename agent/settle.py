@@ -18,9 +18,7 @@ class Settling:
     touched: datetime | None = None
 
 
-def step(
-    state: Settling, event: Touched | Due, now: datetime, locked: bool
-) -> tuple[Settling, bool, datetime | None]:
+def step(state: Settling, event: Touched | Due, now: datetime, locked: bool) -> tuple[Settling, bool, datetime | None]:
     """Return the next state, whether dpkg has just settled, and when to be woken by a `Due` (None: never).
 
     Only a `Due` can settle. One that comes early, or that was meant for somebody else, does no harm.

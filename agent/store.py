@@ -125,12 +125,14 @@ class Store:
 
     def begin(self, transaction: int, step: Step, now: datetime) -> Attempt:
         """Write down that `step` is about to be done; on disk when this returns."""
+        record = [json.dumps(contract.encode(item)) for item in (step.reasons, step.processes, step.pulls)]
+        columns = "cause, unit, invocation, begun, reasons, processes, pulls"
         with self._commit():
             row = self._database.execute(
-                "INSERT INTO attempts(cause, unit, invocation, begun, reasons) VALUES(?, ?, ?, ?, ?) RETURNING id",
-                (transaction, step.unit, step.invocation_before, now.isoformat(), json.dumps(step.reasons)),
+                f"INSERT INTO attempts({columns}) VALUES(?, ?, ?, ?, ?, ?, ?) RETURNING id",
+                (transaction, step.unit, step.invocation_before, now.isoformat(), *record),
             ).fetchone()
-        return Attempt(row[0], transaction, step.unit, step.invocation_before, now)
+        return Attempt(row[0], transaction, step.unit, step.invocation_before, now, pulls=step.pulls)
 
     def end(self, attempt: int, outcome: Outcome, now: datetime) -> tuple[str, ...]:
         """Write down what came of an attempt; return the reasons that it was begun for."""
@@ -163,7 +165,7 @@ class Store:
         ).fetchall()
         causes = {row[1] for row in found}
         known = {cause: self._transaction(cause) for cause in causes}
-        return [Recorded(known[row[1]], rows.attempt(row), tuple(json.loads(row[5]))) for row in found]
+        return [Recorded(known[row[1]], rows.attempt(row), *rows.reasons(row)) for row in found]
 
     def forget(self, before: datetime) -> None:
         """Drop transactions and attempts that ended before `before`."""

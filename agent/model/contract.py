@@ -15,8 +15,8 @@ from functools import cache
 from typing import Any, TypeVar
 
 from agent.model.errors import AgentError, Kind
-from agent.model.facts import FileId, Indexed
-from agent.model.findings import Finding, StaleProcess, StaleUnit
+from agent.model.facts import FileId, Indexed, StaleProcess
+from agent.model.findings import Finding, StaleUnit
 from agent.model.restarts import Outcome
 
 T = TypeVar("T")

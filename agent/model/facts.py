@@ -116,3 +116,25 @@ class Unit:
     accept: bool = False
     timeout_stop: float = 90.0
     timeout_start: float = 90.0
+
+
+@dataclass(frozen=True, slots=True)
+class StaleFile:
+    """`running` None: what the process runs is not a recorded fact; `installed` None: the package is gone."""
+
+    path: str
+    package: str
+    running: str | None
+    installed: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class StaleProcess:
+    """A process that executes code from `files`."""
+
+    pid: int
+    start: datetime
+    exe: str
+    comm: str
+    uid: int
+    files: tuple[StaleFile, ...]

@@ -5,7 +5,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from agent.model.facts import Indexed, Retired, Snapshot
+from agent.model.facts import Indexed, Retired, Snapshot, StaleProcess
 from agent.model.restarts import Attempt, Disposition, Outcome, Rule
 
 
@@ -24,28 +24,6 @@ class Confidence(StrEnum):
 
     CERTAIN = "certain"
     LIKELY = "likely"
-
-
-@dataclass(frozen=True, slots=True)
-class StaleFile:
-    """`running` None: what the process runs is not a recorded fact; `installed` None: the package is gone."""
-
-    path: str
-    package: str
-    running: str | None
-    installed: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class StaleProcess:
-    """A process that executes code from `files`."""
-
-    pid: int
-    start: datetime
-    exe: str
-    comm: str
-    uid: int
-    files: tuple[StaleFile, ...]
 
 
 @dataclass(frozen=True, slots=True)

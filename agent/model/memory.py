@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from agent.model.events import Transaction
-from agent.model.facts import Retired
+from agent.model.facts import Retired, StaleProcess
 from agent.model.restarts import Attempt, Outcome
 
 
@@ -28,8 +28,9 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """One restart of the past, with the transaction that it was for and the reasons given."""
+    """One restart of the past: the transaction that it was for, the reasons given, and what was stale before it."""
 
     transaction: Transaction | None
     attempt: Attempt
     reasons: tuple[str, ...]
+    processes: tuple[StaleProcess, ...] = ()

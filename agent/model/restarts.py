@@ -1,8 +1,12 @@
 """The nouns of restarting: what may be done about a unit, what was done, and what came of it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from fnmatch import fnmatchcase
+
+from agent.model.facts import StaleProcess
 
 
 class Disposition(StrEnum):
@@ -33,14 +37,7 @@ class Result(StrEnum):
 
 
 BROKEN = frozenset(
-    {
-        Result.FAILED,
-        Result.TIMED_OUT,
-        Result.DIED_AFTER,
-        Result.PROBE_FAILED,
-        Result.DEPENDANT_DOWN,
-        Result.START_LIMIT,
-    }
+    {Result.FAILED, Result.TIMED_OUT, Result.DIED_AFTER, Result.PROBE_FAILED, Result.DEPENDANT_DOWN, Result.START_LIMIT}
 )
 """Results after which the machine is worse off than before: they become critical findings."""
 
@@ -57,9 +54,17 @@ class Rule:
     why: str = ""
 
 
+def rule_for(name: str, rules: Sequence[Rule]) -> Rule:
+    """Return the last rule whose glob matches the unit `name`; where none does, the default: restart."""
+    return next((rule for rule in reversed(rules) if fnmatchcase(name, rule.pattern)), Rule("*"))
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One unit in a wave. `pulls`: dependants that go down with it and must be up again after it."""
+    """One unit in a wave. `pulls`: dependants that go down with it and must be up again after it.
+
+    processes: those that are stale, for the record.
+    """
 
     unit: str
     rule: Rule
@@ -67,6 +72,7 @@ class Step:
     main_pid: int
     pulls: tuple[str, ...]
     reasons: tuple[str, ...]
+    processes: tuple[StaleProcess, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +95,10 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One restart of one unit, written down before it is begun; `outcome` None: not known to have ended."""
+    """One restart of one unit, written down before it is begun; `outcome` None: not known to have ended.
+
+    pulls: the units that were up and go down with it.
+    """
 
     id: int
     transaction: int
@@ -97,6 +106,7 @@ class Attempt:
     invocation_before: str
     begun: datetime
     outcome: "Outcome | None" = None
+    pulls: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,9 +46,7 @@ def _state(counts: Mapping[Severity, int], unseen: Sequence[str]) -> int:
     return UNKNOWN if counts[Severity.UNKNOWN] or unseen else OK
 
 
-def needrestart(
-    findings: Sequence[Finding], unseen: Sequence[str] = (), users: Mapping[int, str] = {}
-) -> Printed:
+def needrestart(findings: Sequence[Finding], unseen: Sequence[str] = (), users: Mapping[int, str] = {}) -> Printed:
     """Return what `needrestart -b` would print of these findings, and 0, always.
 
     users: names of user ids, for sessions; an id without one is shown as it is. Without kernel and microcode
@@ -88,9 +86,7 @@ def _container(unit: str) -> str:
     return f"{kind} {name}" if name else f"container {stem or unit}"
 
 
-def openmetrics(
-    findings: Sequence[Finding], unseen: Sequence[str] = (), checked_at: datetime | None = None
-) -> Printed:
+def openmetrics(findings: Sequence[Finding], unseen: Sequence[str] = (), checked_at: datetime | None = None) -> Printed:
     """Return gauges in OpenMetrics text, ended by `# EOF`, and 0, always. checked_at: time of the look."""
     stale = _stale(findings)
     counts = Counter((finding.check, finding.severity) for finding in findings)
@@ -100,19 +96,12 @@ def openmetrics(
         _gauge(
             "findings",
             "What is wrong, by check and severity.",
-            [
-                ({"check": check, "severity": kind}, counts[check, kind])
-                for check in checks
-                for kind in Severity
-            ],
+            [({"check": check, "severity": kind}, counts[check, kind]) for check in checks for kind in Severity],
         ),
         _gauge(
             "stale_units",
             "Units that run replaced code, by what will be done about them.",
-            [
-                ({"disposition": kind}, sum(unit.disposition is kind for unit in stale))
-                for kind in Disposition
-            ],
+            [({"disposition": kind}, sum(unit.disposition is kind for unit in stale)) for kind in Disposition],
         ),
         _gauge(
             "stale_unit",

@@ -33,12 +33,8 @@ class Message:
 
 
 MESSAGES = {
-    "started": Message(
-        "1e9ba4c98e384bac992c7302b030643a", INFO, "aftercare {version} is on watch, mode {mode}"
-    ),
-    "config-loaded": Message(
-        "f034defd98c24be18a2d7cd506a56972", INFO, "configuration read again: mode {mode}"
-    ),
+    "started": Message("1e9ba4c98e384bac992c7302b030643a", INFO, "aftercare {version} is on watch, mode {mode}"),
+    "config-loaded": Message("f034defd98c24be18a2d7cd506a56972", INFO, "configuration read again: mode {mode}"),
     "config-rejected": Message(
         "335b03fd3b4149dca4c07a1b821010f0", ERROR, "configuration refused, the last good one stays: {error}"
     ),
@@ -48,12 +44,8 @@ MESSAGES = {
         WARNING,
         "dpkg was interrupted and left {packages} unfinished: run dpkg --configure -a",
     ),
-    "nothing-stale": Message(
-        "01e2d636a13c4fca99210134090806dc", INFO, "every process runs the code that is installed"
-    ),
-    "stale-found": Message(
-        "595d094a3ca1431b9b0e3338184f5e5d", NOTICE, "{unit} still runs replaced code: {reasons}"
-    ),
+    "nothing-stale": Message("01e2d636a13c4fca99210134090806dc", INFO, "every process runs the code that is installed"),
+    "stale-found": Message("595d094a3ca1431b9b0e3338184f5e5d", NOTICE, "{unit} still runs replaced code: {reasons}"),
     "restart-begun": Message("9a4243e48b2c47828ba76485ef1547e5", INFO, "restarting {unit}: {reasons}"),
     "restart-verified": Message(
         "0c5e790fc82f44d1b047b055488f38df", NOTICE, "{unit} is fresh again: {reasons}, restarted in {took} s"
@@ -65,48 +57,30 @@ MESSAGES = {
         "2b9897b2827740949deb0e7a3ca56107", WARNING, "{unit} was not restarted ({result}): {hint}"
     ),
     "leftover": Message(
-        "fe002b0c60844dbcb1f6e2429feed34a",
-        WARNING,
-        "{unit} was restarted, but still runs replaced code in {leftovers}",
+        "fe002b0c60844dbcb1f6e2429feed34a", WARNING, "{unit} was restarted, but still runs replaced code in {leftovers}"
     ),
     "deferred": Message(
-        "0b78a5c773654355be924f472e94e00f",
-        NOTICE,
-        "{unit} runs replaced code and is not restarted now: {reason}",
+        "0b78a5c773654355be924f472e94e00f", NOTICE, "{unit} runs replaced code and is not restarted now: {reason}"
     ),
     "identical": Message(
         "73ec17a3971a4b279d3ebd7f348098b3", INFO, "replaced by the same content, nothing to restart: {files}"
     ),
     "manager-reexecuted": Message(
-        "08a7c0a191024dd5a5fc65023869d4c2",
-        NOTICE,
-        "systemd (PID 1) runs its new code: re-executed in {took} s",
+        "08a7c0a191024dd5a5fc65023869d4c2", NOTICE, "systemd (PID 1) runs its new code: re-executed in {took} s"
     ),
     "agent-restarting": Message(
         "c7571947f1574666a69a6eb6e44afd6c", INFO, "aftercare restarts itself, last of all: {reason}"
     ),
-    "held": Message(
-        "fb101d707ba744e39e0862c65afa0e50", NOTICE, "no further restart is begun for now: {reason}"
-    ),
-    "check-failed": Message(
-        "dfc0092b0c264b7693fe3e25fd8befef", ERROR, "something could not be looked at: {error}"
-    ),
+    "held": Message("fb101d707ba744e39e0862c65afa0e50", NOTICE, "no further restart is begun for now: {reason}"),
+    "check-failed": Message("dfc0092b0c264b7693fe3e25fd8befef", ERROR, "something could not be looked at: {error}"),
     "looked-again": Message(
-        "b7aff8fe236e414a8289660ed9d692c6",
-        NOTICE,
-        "wake-ups were lost ({reason}), so everything is looked at again",
+        "b7aff8fe236e414a8289660ed9d692c6", NOTICE, "wake-ups were lost ({reason}), so everything is looked at again"
     ),
-    "history-recovered": Message(
-        "a67af32c09d64e7eb2e7f564782c18a0", ERROR, "the history was begun anew: {error}"
-    ),
+    "history-recovered": Message("a67af32c09d64e7eb2e7f564782c18a0", ERROR, "the history was begun anew: {error}"),
     "unpublished": Message(
-        "91391a6359d04a09b7fcfc2b2544aac3",
-        WARNING,
-        "the state could not be written for others to read: {error}",
+        "91391a6359d04a09b7fcfc2b2544aac3", WARNING, "the state could not be written for others to read: {error}"
     ),
-    "asked": Message(
-        "2f921ccc53a74bbebed0dfca2b9a91a2", INFO, "user {uid} (process {pid}) asked for: {request}"
-    ),
+    "asked": Message("2f921ccc53a74bbebed0dfca2b9a91a2", INFO, "user {uid} (process {pid}) asked for: {request}"),
     "stopping": Message("b27fc0da36c747c3bddc3fefa521e82f", INFO, "aftercare stops: {reason}"),
 }
 """Kind → message. A field that a sentence names and that is not given reads `?`; others are only fields."""

@@ -12,7 +12,8 @@ from typing import Any
 
 from agent.model.contract import outcome, printable, stamp
 from agent.model.events import Change, Transaction
-from agent.model.findings import StaleFile, StaleProcess, StaleUnit
+from agent.model.facts import StaleFile, StaleProcess
+from agent.model.findings import StaleUnit
 from agent.model.memory import Recorded
 from agent.model.restarts import Disposition, Outcome, Result
 from agent.model.view import View
@@ -76,9 +77,7 @@ def explain(view: View, subject: str, history: Sequence[Recorded] = ()) -> tuple
 
 def chain_json(chain: Iterable[Link]) -> list[dict[str, Any]]:
     """Return a chain as `agentctl why --json` shows it."""
-    return [
-        {"step": link.step, "text": link.text, "at": stamp(link.at), "detail": link.detail} for link in chain
-    ]
+    return [{"step": link.step, "text": link.text, "at": stamp(link.at), "detail": link.detail} for link in chain]
 
 
 def lines(chain: Sequence[Link], width: int = 80, zone: tzinfo = UTC) -> list[str]:
@@ -126,12 +125,15 @@ def _while_stale(
 
 
 def _afterwards(recorded: Recorded) -> tuple[Link, ...]:
-    words = {word.strip(",;:()") for reason in recorded.reasons for word in reason.split()}
     unit = recorded.attempt.unit
+    files = tuple(dict.fromkeys(file for process in recorded.processes for file in process.files))
+    names = {file.package for file in files}
+    changes = _packages(recorded.transaction, names) if recorded.transaction else []
     return (
         _command(recorded.transaction),
-        *(_packages(recorded.transaction, words) if recorded.transaction else ()),
-        *_few([_reason(reason) for reason in recorded.reasons], "reason"),
+        *(changes or _few([_reason(reason) for reason in recorded.reasons], "reason")),
+        *_few([_file(file) for file in files], "file"),
+        *_few([_process(process) for process in recorded.processes], "process"),
         Link("unit", printable(unit), None, {"unit": printable(unit), "cves": []}),
         _attempted(recorded),
         *_result(recorded, None),
@@ -208,7 +210,7 @@ def _file(file: StaleFile) -> Link:
 def _process(process: StaleProcess) -> Link:
     exe, comm = printable(process.exe), printable(process.comm)
     detail = {"pid": process.pid, "start": stamp(process.start), "exe": exe, "comm": comm, "uid": process.uid}
-    return Link("process", f"{comm}[{process.pid}] {exe}, running since then", process.start, detail)
+    return Link("process", f"{comm}[{process.pid}] {exe}, started then", process.start, detail)
 
 
 def _unit(evidence: StaleUnit) -> Link:

@@ -27,10 +27,7 @@ error InvalidParameter (parameter: string)
 
 error ExpectedMore ()
 """
-TEXTS = {
-    INTERFACE: Path(__file__).with_name(f"{INTERFACE}.varlink").read_text("utf-8"),
-    SERVICE: SERVICE_TEXT,
-}
+TEXTS = {INTERFACE: Path(__file__).with_name(f"{INTERFACE}.varlink").read_text("utf-8"), SERVICE: SERVICE_TEXT}
 """Interface → its text; read once at import, for the file may be replaced under a running daemon."""
 
 BOUND = 2**53

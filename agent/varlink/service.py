@@ -98,9 +98,7 @@ class Service:
         A socket left behind by a dead daemon is replaced. Raises OSError where that is not possible.
         """
         limit = wire.LARGEST_REQUEST
-        server = await asyncio.start_unix_server(
-            self._welcome, sock=_listen(path), limit=limit, backlog=BACKLOG
-        )
+        server = await asyncio.start_unix_server(self._welcome, sock=_listen(path), limit=limit, backlog=BACKLOG)
         try:
             yield
         finally:
@@ -221,9 +219,7 @@ class Service:
     def _permit(self, peer: Peer, name: str, right: Right) -> None:
         reads = right is Right.READER and self._readers in peer.gids
         if peer.uid != 0 and right is not Right.EVERYBODY and not reads:
-            raise AgentError(
-                Kind.DENIED, f"{name} is for {right.value} alone", "ask as root, for instance with sudo"
-            )
+            raise AgentError(Kind.DENIED, f"{name} is for {right.value} alone", "ask as root, for instance with sudo")
 
     async def _info(self, _peer: Peer, _parameters: dict[str, Any], _send: Send) -> dict[str, Any]:
         return {
@@ -258,9 +254,7 @@ def peer_of(connection: socket.socket) -> Peer:
 def _framed(reply: dict[str, Any]) -> bytes:
     data = wire.frame(reply)
     if len(data) > wire.LARGEST_REPLY:
-        raise AgentError(
-            Kind.UNREADABLE, f"the answer is longer than {wire.LARGEST_REPLY} bytes", "ask for less"
-        )
+        raise AgentError(Kind.UNREADABLE, f"the answer is longer than {wire.LARGEST_REPLY} bytes", "ask for less")
     return data
 
 

@@ -29,11 +29,7 @@ class NotFound(AgentError):
 
 
 def call(
-    method: str,
-    parameters: Mapping[str, Any] | None = None,
-    *,
-    path: str = SOCKET,
-    timeout: float | None = None,
+    method: str, parameters: Mapping[str, Any] | None = None, *, path: str = SOCKET, timeout: float | None = None
 ) -> dict[str, Any]:
     """Call `method` (a name of our interface, or a full one) and return the parameters of its one reply.
 
@@ -47,11 +43,7 @@ def call(
 
 
 def stream(
-    method: str,
-    parameters: Mapping[str, Any] | None = None,
-    *,
-    path: str = SOCKET,
-    timeout: float | None = None,
+    method: str, parameters: Mapping[str, Any] | None = None, *, path: str = SOCKET, timeout: float | None = None
 ) -> Iterator[dict[str, Any]]:
     """Call `method` with `more` and yield the parameters of each reply as it comes. Errors as `call`."""
     request = _request(method, parameters, more=True)
@@ -124,9 +116,7 @@ def _problem(error: str, parameters: dict[str, Any]) -> AgentError:
 def _foreign(name: str, parameters: dict[str, Any]) -> AgentError:
     """Return an error of org.varlink.service: two versions that misunderstand, or a wrong parameter."""
     if name == "InvalidParameter":
-        return AgentError(
-            Kind.USAGE, f"aftercared does not accept the parameter {parameters.get('parameter')}"
-        )
+        return AgentError(Kind.USAGE, f"aftercared does not accept the parameter {parameters.get('parameter')}")
     hint = "is aftercared of the same version as agentctl? systemctl restart aftercare"
     return AgentError(Kind.PROTOCOL, f"aftercared answers {name}", hint)
 
@@ -179,9 +169,7 @@ class _Connection:
         while (end := self._buffer.find(0, searched)) < 0:
             searched = len(self._buffer)
             if searched > LARGEST_REPLY:
-                raise AgentError(
-                    Kind.PROTOCOL, f"the answer of aftercared is longer than {LARGEST_REPLY} bytes"
-                )
+                raise AgentError(Kind.PROTOCOL, f"the answer of aftercared is longer than {LARGEST_REPLY} bytes")
             self._buffer += self._more()
         raw = bytes(self._buffer[:end])
         del self._buffer[: end + 1]

@@ -62,7 +62,10 @@ def test_a_package_without_a_changelog_is_not_told(host: Host) -> None:
     assert read_fixes(host, "nothing", "1", "2") is None
 
 
-@pytest.mark.parametrize("data", [b"", b"\x1f\x8b rubbish", gzip.compress(b"\xff\0 no changelog at all\n"), gzip.compress(HISTORY.encode())[:90]])
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"\x1f\x8b rubbish", gzip.compress(b"\xff\0 no changelog at all\n"), gzip.compress(HISTORY.encode())[:90]],
+)
 def test_a_broken_changelog_is_not_told(tmp_path: Path, data: bytes) -> None:
     write(tmp_path, "p", data)
     assert read_fixes(Host(root=str(tmp_path)), "p", "3.0.20-1~deb12u2", "3.0.22-1~deb12u2") is None

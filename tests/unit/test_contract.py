@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from agent.model import contract
 from agent.model.errors import AgentError
-from agent.model.facts import FileId, Indexed, Retired
-from agent.model.findings import CheckResult, Confidence, Finding, Severity, StaleFile, StaleProcess, StaleUnit
+from agent.model.facts import FileId, Indexed, Retired, StaleFile, StaleProcess
+from agent.model.findings import CheckResult, Confidence, Finding, Severity, StaleUnit
 from agent.model.restarts import Attempt, Disposition, Outcome, Result, Rule
 
 NOW = datetime(2026, 11, 22, 15, 16, 58, 123456, UTC)

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.model.findings import Confidence, Finding, Severity, StaleFile, StaleProcess, StaleUnit
+from agent.model.facts import StaleFile, StaleProcess
+from agent.model.findings import Confidence, Finding, Severity, StaleUnit
 from agent.model.restarts import Disposition
 from agent.report.formats import nagios, needrestart, openmetrics
 
@@ -48,17 +49,13 @@ def of(severity: Severity) -> Finding:
         ((Severity.WARNING, Severity.UNKNOWN), ("pid 4",), "WARNING", 1),
     ],
 )
-def test_the_worst_decides(
-    severities: tuple[Severity, ...], unseen: tuple[str, ...], state: str, status: int
-) -> None:
+def test_the_worst_decides(severities: tuple[Severity, ...], unseen: tuple[str, ...], state: str, status: int) -> None:
     text, given = nagios([of(severity) for severity in severities], unseen)
     assert text.startswith(f"{state} - ") and given == status
 
 
 def test_a_line_of_a_plugin() -> None:
-    findings = [
-        of(severity) for severity in (Severity.INFO, Severity.WARNING, Severity.CRITICAL, Severity.WARNING)
-    ]
+    findings = [of(severity) for severity in (Severity.INFO, Severity.WARNING, Severity.CRITICAL, Severity.WARNING)]
     assert nagios(findings, ["pid 4", "pid 5"])[0] == (
         "CRITICAL - it is critical; it is warning; it is warning; 1 more; not seen: pid 4"
         " | critical=1;;;0 error=0;;;0 warning=2;;;0 info=1;;;0 unknown=0;;;0\n"
@@ -114,15 +111,10 @@ def test_nothing_stale_is_the_version_alone() -> None:
 
 def test_a_unit_that_is_down_but_not_stale_is_no_record() -> None:
     down = StaleUnit("nginx.service", Disposition.LEFTOVER, Confidence.CERTAIN, ())
-    assert (
-        needrestart([Finding("libraries", "nginx.service", Severity.CRITICAL, "", "", down)])[0].count("\n")
-        == 1
-    )
+    assert needrestart([Finding("libraries", "nginx.service", Severity.CRITICAL, "", "", down)])[0].count("\n") == 1
 
 
-@given(
-    st.lists(st.tuples(st.text(max_size=30), st.sampled_from(Disposition), st.text(max_size=10)), max_size=5)
-)
+@given(st.lists(st.tuples(st.text(max_size=30), st.sampled_from(Disposition), st.text(max_size=10)), max_size=5))
 def test_each_unit_is_at_most_one_record(units: list[tuple[str, Disposition, str]]) -> None:
     findings = [stale(unit, disposition) for unit, disposition, _ in units]
     text, _ = needrestart(findings, (), {0: units[0][2] if units else ""})

@@ -76,9 +76,7 @@ VERIFIED: dict[str, Any] = {
 
 
 @pytest.mark.real
-def test_a_message_arrives_with_its_sentence_and_its_fields(
-    journald: socket.socket, journal: Journal
-) -> None:
+def test_a_message_arrives_with_its_sentence_and_its_fields(journald: socket.socket, journal: Journal) -> None:
     sentence = "nginx.service is fresh again: libssl3 3.0.20-1~deb12u2 → 3.0.22-1~deb12u2, restarted in 0.8 s"
     assert journal.tell("restart-verified", **VERIFIED) == sentence
     assert heard(journald) == [
@@ -97,9 +95,7 @@ def test_a_message_arrives_with_its_sentence_and_its_fields(
 
 
 @pytest.mark.real
-def test_a_list_is_one_field_an_item_and_a_few_words_in_the_sentence(
-    journald: socket.socket, journal: Journal
-) -> None:
+def test_a_list_is_one_field_an_item_and_a_few_words_in_the_sentence(journald: socket.socket, journal: Journal) -> None:
     packages = ["liba", "libb", "libc6", "libd", "libe"]
     journal.tell("interrupted", packages=packages, units=["a.service", "b.service"], cves=[])
     found = heard(journald)
@@ -143,13 +139,7 @@ def test_a_hostile_name_stays_one_harmless_value(journald: socket.socket, journa
 values = st.text() | st.integers() | st.floats(allow_nan=False) | st.none() | st.lists(st.text())
 
 
-@given(
-    kind=st.sampled_from(sorted(MESSAGES)),
-    unit=values,
-    error=values,
-    reasons=values,
-    hint=values,
-)
+@given(kind=st.sampled_from(sorted(MESSAGES)), unit=values, error=values, reasons=values, hint=values)
 def test_no_field_can_forge_another_one(kind: str, **fields: object) -> None:
     sentence = say(kind, fields)  # type: ignore[arg-type]
     assert sentence.isprintable() and sentence
@@ -202,9 +192,7 @@ def test_a_journald_that_does_not_read_is_not_waited_for(journal: Journal, strea
 
 
 @pytest.mark.real
-def test_a_journald_that_comes_back_is_used_again(
-    nowhere: Journal, stream: io.StringIO, tmp_path: Path
-) -> None:
+def test_a_journald_that_comes_back_is_used_again(nowhere: Journal, stream: io.StringIO, tmp_path: Path) -> None:
     nowhere.tell("stopping", reason="first")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(str(tmp_path / "nowhere"))
@@ -260,11 +248,7 @@ def test_systemd_takes_the_catalogue(tmp_path: Path) -> None:
     directory.mkdir(parents=True)
     shutil.copy(CATALOG, directory)
     root = f"--root={tmp_path}"
-    update = subprocess.run(
-        ["journalctl", root, "--update-catalog"], capture_output=True, text=True, check=True
-    )
+    update = subprocess.run(["journalctl", root, "--update-catalog"], capture_output=True, text=True, check=True)
     assert update.stderr == ""
-    listed = subprocess.run(
-        ["journalctl", root, "--list-catalog"], capture_output=True, text=True, check=True
-    )
+    listed = subprocess.run(["journalctl", root, "--list-catalog"], capture_output=True, text=True, check=True)
     assert {line.split()[0] for line in listed.stdout.splitlines()} == set(entries())

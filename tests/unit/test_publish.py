@@ -19,9 +19,7 @@ from agent.model.view import Phase, View
 from agent.report.publish import Notifier, publish, sentence, watchdog_interval
 
 NOW = datetime(2026, 11, 22, 15, 16, tzinfo=timezone(timedelta(hours=1)))
-TRANSACTION = Transaction(
-    7, None, datetime(2026, 11, 22, 13, 2, 5, tzinfo=UTC), "apt-get upgrade", "root", (), ()
-)
+TRANSACTION = Transaction(7, None, datetime(2026, 11, 22, 13, 2, 5, tzinfo=UTC), "apt-get upgrade", "root", (), ())
 IDLE = View(Phase.IDLE, "auto")
 
 
@@ -103,9 +101,7 @@ def test_a_full_disk_is_one_sentence_and_the_old_state_stays(tmp_path: Path) -> 
 
 def test_a_name_that_is_not_utf8_can_be_published(tmp_path: Path) -> None:
     view = replace(
-        IDLE,
-        detail={"identical": ["/usr/lib/\udcff.so"]},
-        findings=(stale("\udcff.service", Disposition.DEFER),),
+        IDLE, detail={"identical": ["/usr/lib/\udcff.so"]}, findings=(stale("\udcff.service", Disposition.DEFER),)
     )
     assert publish(view, str(tmp_path)) == ""
     assert json.loads((tmp_path / "state.json").read_bytes())["findings"][0]["subject"] == "\\xff.service"
@@ -133,26 +129,16 @@ def test_a_name_that_is_not_utf8_can_be_published(tmp_path: Path) -> None:
             replace(
                 IDLE,
                 transaction=TRANSACTION,
-                outcomes=(
-                    *FRESH,
-                    Outcome("exim4.service", Result.FAILED),
-                    Outcome("a.service", Result.NOT_RUN),
-                ),
+                outcomes=(*FRESH, Outcome("exim4.service", Result.FAILED), Outcome("a.service", Result.NOT_RUN)),
                 findings=(stale("exim4.service", Disposition.LEFTOVER, Severity.CRITICAL), DEFERRED[0]),
             ),
             "Idle: 3 units restarted 14:02, 2 fresh; 1 did not come back; 1 waits for you",
         ),
         (replace(IDLE, findings=(stale("nginx.service", Disposition.RESTART),)), "Idle: 1 to be restarted"),
+        (View(Phase.IDLE, "observe", findings=(stale("nginx.service", Disposition.RESTART),)), "Idle: 1 waits for you"),
         (
-            View(Phase.IDLE, "observe", findings=(stale("nginx.service", Disposition.RESTART),)),
-            "Idle: 1 waits for you",
-        ),
-        (
-            replace(
-                IDLE, held="a package transaction is under way", rejected="the new configuration is not used"
-            ),
-            "Idle: nothing runs replaced code; a package transaction is under way; "
-            "the new configuration is not used",
+            replace(IDLE, held="a package transaction is under way", rejected="the new configuration is not used"),
+            "Idle: nothing runs replaced code; a package transaction is under way; the new configuration is not used",
         ),
     ],
 )
@@ -181,9 +167,7 @@ def test_the_sentence_is_one_line_whatever_a_unit_is_called() -> None:
 
 
 @pytest.fixture(params=["path", "abstract"])
-def manager(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[socket.socket]:
+def manager(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
     address = str(tmp_path / "notify") if request.param == "path" else f"\0aftercare-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(address)

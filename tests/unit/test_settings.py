@@ -53,7 +53,9 @@ def test_an_error_names_file_key_and_remedy(data: dict[str, object], message: st
 def test_the_vendor_policy_is_good_and_defers_what_breaks_logins(tmp_path: Path) -> None:
     settings = load.load(str(tmp_path))
     assert settings.mode == "auto"
-    assert any(rule.pattern == "dbus.service" and rule.disposition is not Disposition.RESTART for rule in settings.rules)
+    assert any(
+        rule.pattern == "dbus.service" and rule.disposition is not Disposition.RESTART for rule in settings.rules
+    )
 
 
 def test_drop_ins_are_sorted_by_name_over_all_directories_and_higher_ones_replace(tmp_path: Path) -> None:

@@ -126,9 +126,7 @@ def test_it_settles_exactly_once_after_the_last_touch(actions: list[tuple[float,
 
 
 @given(st.lists(ACTIONS, max_size=40))
-def test_it_settles_after_the_quiet_period_and_never_twice_for_one_touch(
-    actions: list[tuple[float, str]],
-) -> None:
+def test_it_settles_after_the_quiet_period_and_never_twice_for_one_touch(actions: list[tuple[float, str]]) -> None:
     world = lived(actions)
     causes = [max(at for at in world.touches if at < settled) for settled, _ in world.settled]
     assert len(set(causes)) == len(causes)

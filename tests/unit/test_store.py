@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agent.model.events import Change
-from agent.model.facts import FileId, Indexed, PackageState, Retired, Snapshot
+from agent.model.facts import FileId, Indexed, PackageState, Retired, Snapshot, StaleProcess
 from agent.model.findings import CheckResult, Finding, Severity, Survey
 from agent.model.restarts import Outcome, Result, Rule, Step
 from agent.store import Store
@@ -123,6 +123,14 @@ def test_an_attempt_is_known_as_unended_until_it_has_an_outcome(store: Store) ->
     store.end(attempt, Outcome("nginx.service", Result.FRESH), NOW)
     assert store.memory().unended == ()
     assert store.memory().attempts[0].outcome == Outcome("nginx.service", Result.FRESH)
+
+
+def test_an_attempt_keeps_what_it_took_along_and_what_was_stale(store: Store) -> None:
+    process = StaleProcess(7, NOW, "/usr/sbin/nginx", "nginx", 0, ())
+    step = Step("a.service", Rule("*"), "inv", 1, ("b.service",), ("why",), (process,))
+    store.begin(1, step, NOW)
+    assert store.memory().unended[0].pulls == ("b.service",)
+    assert store.restarts()[0].processes == (process,)
 
 
 def test_a_unit_left_broken_is_remembered_until_it_was_seen_mended(store: Store) -> None:

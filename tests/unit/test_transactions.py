@@ -285,9 +285,7 @@ def test_a_run_in_the_same_second_as_the_last_look_counts(host: Host, utc: None)
 
 
 @pytest.mark.parametrize("hour", [0, 1])
-def test_the_hour_that_comes_twice_is_understood_both_times(
-    host: Host, zone: Callable[[str], None], hour: int
-) -> None:
+def test_the_hour_that_comes_twice_is_understood_both_times(host: Host, zone: Callable[[str], None], hour: int) -> None:
     zone("CET-1CEST,M3.5.0,M10.5.0/3")
     write_logs(host, apt_run("02:30:00", "apt upgrade", "02:30:09").replace("11-22", "10-25"))
     since = datetime(2026, 10, 25, hour, 15, tzinfo=UTC)

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from agent.model.events import Change, Transaction
-from agent.model.findings import Confidence, Finding, Severity, StaleFile, StaleProcess, StaleUnit
+from agent.model.facts import StaleFile, StaleProcess
+from agent.model.findings import Confidence, Finding, Severity, StaleUnit
 from agent.model.memory import Recorded
 from agent.model.restarts import Attempt, Disposition, Outcome, Result
 from agent.model.view import Phase, View
@@ -18,9 +19,7 @@ APT = datetime(2026, 11, 22, 14, 2, 10, tzinfo=UTC)
 OLD, NEW = "3.0.20-1~deb12u2", "3.0.22-1~deb12u2"
 SSL = Change("libssl3", "amd64", OLD, NEW)
 OTHER = Change("tzdata", "all", "2025a", "2025b")
-TRANSACTION = Transaction(
-    7, APT, APT + timedelta(seconds=9), "apt-get upgrade", "alice (1000)", (OTHER, SSL), ()
-)
+TRANSACTION = Transaction(7, APT, APT + timedelta(seconds=9), "apt-get upgrade", "alice (1000)", (OTHER, SSL), ())
 FILE = StaleFile("/usr/lib/x86_64-linux-gnu/libssl.so.3", "libssl3", OLD, NEW)
 
 
@@ -45,7 +44,7 @@ def view(stale: StaleUnit | None = STALE, transaction: Transaction | None = TRAN
 
 def recorded(outcome: Outcome | None, transaction: int = 7, unit: str = "nginx.service") -> Recorded:
     attempt = Attempt(3, transaction, unit, "i", APT + timedelta(seconds=20), outcome)
-    return Recorded(replace(TRANSACTION, id=transaction), attempt, (f"libssl3 {OLD} → {NEW}",))
+    return Recorded(replace(TRANSACTION, id=transaction), attempt, (f"libssl3 {OLD} → {NEW}",), STALE.processes)
 
 
 FRESH = Outcome("nginx.service", Result.FRESH, (("stop", 0.25), ("start", 0.5)))
@@ -57,8 +56,8 @@ def test_the_whole_chain_while_a_unit_is_stale() -> None:
         ("command", "apt-get upgrade, asked for by alice (1000)"),
         ("package", f"libssl3 {OLD} → {NEW}"),
         ("file", f"/usr/lib/x86_64-linux-gnu/libssl.so.3 replaced; in memory: {OLD}"),
-        ("process", "nginx[911] /usr/sbin/nginx, running since then"),
-        ("process", "nginx[912] /usr/sbin/nginx, running since then"),
+        ("process", "nginx[911] /usr/sbin/nginx, started then"),
+        ("process", "nginx[912] /usr/sbin/nginx, started then"),
         ("unit", "nginx.service; fixes installed, not in effect: CVE-2026-84782"),
         ("action", "will be restarted: runs replaced code"),
     ]
@@ -86,13 +85,20 @@ def test_the_chain_is_told_after_the_restart_too() -> None:
     assert [(link.step, link.text) for link in chain] == [
         ("command", "apt-get upgrade, asked for by alice (1000)"),
         ("package", f"libssl3 {OLD} → {NEW}"),
-        ("reason", f"libssl3 {OLD} → {NEW}"),
+        ("file", f"/usr/lib/x86_64-linux-gnu/libssl.so.3 replaced; in memory: {OLD}"),
+        ("process", "nginx[911] /usr/sbin/nginx, started then"),
+        ("process", "nginx[912] /usr/sbin/nginx, started then"),
         ("unit", "nginx.service"),
         ("action", "restarted by aftercare"),
         ("result", "fresh again: active, with new processes, none of them stale; after 0.8 s"),
     ]
     assert chain[-1].at == APT + timedelta(seconds=20.75)
     assert chain[-1].detail["result"] == "fresh"
+
+
+def test_where_nothing_more_is_on_record_the_reasons_are_told() -> None:
+    chain = explain(view(None), "nginx", (replace(recorded(FRESH), processes=()),))
+    assert ("reason", f"libssl3 {OLD} → {NEW}") in [(link.step, link.text) for link in chain]
 
 
 def test_the_newest_restart_is_the_one_that_is_told() -> None:
@@ -103,16 +109,15 @@ def test_the_newest_restart_is_the_one_that_is_told() -> None:
 
 
 def test_a_restart_that_was_cut_short_has_no_known_result() -> None:
-    assert explain(view(None), "nginx", (recorded(None),))[-1].text.startswith(
-        "not known: aftercare was stopped"
-    )
+    assert explain(view(None), "nginx", (recorded(None),))[-1].text.startswith("not known: aftercare was stopped")
 
 
 def test_a_restart_whose_transaction_is_forgotten_is_told_without_it() -> None:
     forgotten = replace(recorded(FRESH), transaction=None)
     chain = explain(view(None, None), "nginx", (forgotten,))
     assert chain[0].text == "a package transaction that is not on record"
-    assert [link.step for link in chain] == ["command", "reason", "unit", "action", "result"]
+    steps = ["command", "reason", "file", "process", "process", "unit", "action", "result"]
+    assert [link.step for link in chain] == steps
 
 
 def test_what_stayed_behind_is_told_with_the_restart_that_left_it() -> None:
@@ -133,9 +138,7 @@ def test_a_restart_for_an_earlier_transaction_is_no_part_of_this_chain() -> None
 
 def test_a_unit_that_is_down_has_its_chain_from_the_record() -> None:
     failed = Outcome("nginx.service", Result.FAILED, (("start", 1.0),), hint="exit status 1")
-    down = StaleUnit(
-        "nginx.service", Disposition.LEFTOVER, Confidence.CERTAIN, (), reason="is down", outcome=failed
-    )
+    down = StaleUnit("nginx.service", Disposition.LEFTOVER, Confidence.CERTAIN, (), reason="is down", outcome=failed)
     chain = explain(view(down), "nginx", (recorded(failed),))
     assert chain[0].detail["transaction"] == 7
     assert [link.step for link in chain[-3:]] == ["action", "result", "action"]
@@ -143,13 +146,9 @@ def test_a_unit_that_is_down_has_its_chain_from_the_record() -> None:
 
 
 def test_the_transaction_is_the_newest_that_changed_the_package() -> None:
-    unrelated = Transaction(
-        9, APT, APT, "apt-get install cowsay", "root", (Change("cowsay", "all", None, "3"),), ()
-    )
+    unrelated = Transaction(9, APT, APT, "apt-get install cowsay", "root", (Change("cowsay", "all", None, "3"),), ())
     chain = explain(
-        view(STALE, unrelated),
-        "nginx",
-        (recorded(FRESH, 8, "ssh.service"), recorded(FRESH, 5, "ssh.service")),
+        view(STALE, unrelated), "nginx", (recorded(FRESH, 8, "ssh.service"), recorded(FRESH, 5, "ssh.service"))
     )
     assert chain[0].detail["transaction"] == 8
 
@@ -219,8 +218,8 @@ def test_the_lines_fit_a_terminal_and_show_a_date_where_it_changes() -> None:
         "           15:02:19  package  libssl3 3.0.20-1~deb12u2 → 3.0.22-1~deb12u2",
         "                     file     /usr/lib/x86_64-linux-gnu/libssl.so.3 replaced; in",
         "                              memory: 3.0.20-1~deb12u2",
-        "2026-11-20 10:12:00  process  nginx[911] /usr/sbin/nginx, running since then",
-        "           10:12:00  process  nginx[912] /usr/sbin/nginx, running since then",
+        "2026-11-20 10:12:00  process  nginx[911] /usr/sbin/nginx, started then",
+        "           10:12:00  process  nginx[912] /usr/sbin/nginx, started then",
         "                     unit     nginx.service; fixes installed, not in effect:",
         "                              CVE-2026-84782",
         "                     action   will be restarted: runs replaced code",
@@ -231,9 +230,7 @@ HOSTILE = "x\n\x1b[2J\u202e\udcff" + "y" * 300
 
 
 def test_hostile_names_stay_harmless_and_within_the_width() -> None:
-    evil = StaleProcess(
-        5, APT, f"/{HOSTILE}", HOSTILE, 0, (StaleFile(f"/{HOSTILE}", "libssl3", HOSTILE, None),)
-    )
+    evil = StaleProcess(5, APT, f"/{HOSTILE}", HOSTILE, 0, (StaleFile(f"/{HOSTILE}", "libssl3", HOSTILE, None),))
     transaction = replace(TRANSACTION, command=HOSTILE, requester=HOSTILE)
     stale = replace(STALE, unit=HOSTILE, processes=(evil,), reason=HOSTILE, cves=(HOSTILE,))
     chain = explain(view(stale, transaction), HOSTILE)

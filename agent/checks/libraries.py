@@ -1,0 +1,170 @@
+"""The check `libraries`: which units execute code that dpkg has replaced, and what to do about it.
+
+It looks and says; it changes nothing. It executes nothing that it finds, and reads nobody's environment.
+"""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from agent.checks import wording
+from agent.checks.sighting import search_retired, search_strangers
+from agent.checks.sweep import describe_unseen, sweep
+from agent.host import mappings, transactions
+from agent.host.changelogs import read_fixes
+from agent.host.packages import read_owners
+from agent.host.units import read_units
+from agent.model.contract import printable
+from agent.model.errors import AgentError
+from agent.model.facts import Host, StaleProcess, Unit
+from agent.model.findings import CheckResult, Confidence, Finding, Request, Severity, StaleUnit
+from agent.stale.blame import unit_of
+from agent.stale.disposition import dispose
+from agent.stale.judge import Verdict
+
+LOOK_AGAIN = timedelta(minutes=5)
+SETTLED = (*wording.UP, "inactive", "failed")
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The processes that map old files and belong to one unit; to one program where they belong to none."""
+
+    subject: str
+    unit: Unit | None
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def stale(self) -> tuple[StaleProcess, ...]:
+        """Return the processes that run other code than what is installed."""
+        return tuple(verdict.stale for verdict in self.verdicts if verdict.stale)
+
+    @property
+    def packages(self) -> set[str]:
+        """Return the packages whose old code they run."""
+        return {file.package for process in self.stale for file in process.files}
+
+
+def run(host: Host, request: Request) -> CheckResult:
+    """Return what still runs replaced code.
+
+    Without history (`request.retired` None) nothing is certain. Raises AgentError(UNREADABLE) where dpkg's
+    database cannot be read; whatever else cannot be seen is told in `unseen`.
+    """
+    begun = time.monotonic()
+    snapshot = transactions.read_snapshot(host)
+    engine = mappings.choose_engine(host)
+    known = request.retired is not None
+    search = (
+        search_strangers(host, snapshot, engine)
+        if request.retired is None
+        else search_retired(host, request.retired, snapshot, engine)
+    )
+    seen = sweep(host, search, {state.name: state.version for state in snapshot.values()}, request.skip)
+    units, silent = _read_units(host) if seen.verdicts or request.broken else ({}, ())
+    groups = tuple(_group(seen.verdicts, units))
+    findings = _find(host, request, groups, units)
+    ordered = tuple(sorted(seen.old, key=lambda old: (old.path, old.transaction)))
+    return CheckResult(
+        check=request.check,
+        findings=findings,
+        detail={
+            "identical": _identical(groups),
+            "processes": seen.count,
+            "engine": engine.name,
+            "seconds": round(time.monotonic() - begun, 3),
+        },
+        unseen=(*describe_unseen(seen, search), *silent),
+        again_at=request.now + LOOK_AGAIN if _is_open(findings, groups) else None,
+        mapped=ordered if known else (),
+        learnt=() if known else ordered,
+    )
+
+
+def _read_units(host: Host) -> tuple[dict[str, Unit], tuple[str, ...]]:
+    """Return the units, or why there are none: what is stale is told by program then."""
+    try:
+        return read_units(host), ()
+    except AgentError as problem:
+        return {}, (f"which units processes belong to: {problem.message}",)
+
+
+def _group(verdicts: Iterable[Verdict], units: Mapping[str, Unit]) -> Iterator[Group]:
+    members: dict[str, list[Verdict]] = {}
+    owners: dict[str, Unit | None] = {}
+    for verdict in verdicts:
+        unit = unit_of(verdict.process.cgroup, units)
+        subject = wording.subject_of(unit, verdict.process.exe, verdict.process.comm)
+        members.setdefault(subject, []).append(verdict)
+        owners[subject] = unit
+    for subject in sorted(members):
+        yield Group(subject, owners[subject], tuple(members[subject]))
+
+
+def _identical(groups: Iterable[Group]) -> dict[str, list[str]]:
+    paths = {group.subject: {path for verdict in group.verdicts for path in verdict.identical} for group in groups}
+    return {printable(subject): sorted(map(printable, some)) for subject, some in paths.items() if some}
+
+
+def _find(host: Host, request: Request, groups: Sequence[Group], units: Mapping[str, Unit]) -> tuple[Finding, ...]:
+    stale = [group for group in groups if group.stale]
+    held = _read_held(host, request, stale)
+    found = {group.subject: _stale_finding(host, request, group, held[group.subject]) for group in stale}
+    for outcome in request.broken:
+        if wording.is_down(outcome, units):
+            known = found.get(outcome.unit)
+            evidence = known.evidence if known and isinstance(known.evidence, StaleUnit) else None
+            found[outcome.unit] = wording.broken_finding(outcome, evidence)
+    interrupted = (wording.interrupted_finding(request.unfinished),) if request.unfinished else ()
+    return (*interrupted, *found.values())
+
+
+def _stale_finding(host: Host, request: Request, group: Group, held: tuple[str, ...]) -> Finding:
+    judged = [verdict for verdict in group.verdicts if verdict.stale]
+    certain = any(verdict.confidence is Confidence.CERTAIN for verdict in judged)
+    confidence = Confidence.CERTAIN if certain else Confidence.LIKELY
+    last = max(verdict.transaction for verdict in judged)
+    attempted = any(item.unit == group.subject and item.transaction >= last for item in request.attempts)
+    disposition, reason = dispose(group.unit, group.stale, request.rules, confidence, attempted, held)
+    fixes = _read_fixes(host, group.stale)
+    return wording.stale_finding(StaleUnit(group.subject, disposition, confidence, group.stale, fixes, reason), held)
+
+
+def _read_held(host: Host, request: Request, groups: Sequence[Group]) -> dict[str, tuple[str, ...]]:
+    """Return, by subject, the unfinished packages that its unit, its programs or its old files come from."""
+    if not request.unfinished:
+        return {group.subject: () for group in groups}
+    paths = {group.subject: _paths(group) for group in groups}
+    owners = read_owners(host, {path for some in paths.values() for path in some})
+    unfinished = set(request.unfinished)
+    return {
+        group.subject: tuple(
+            sorted(unfinished & (group.packages | {owners[path] for path in paths[group.subject] if path in owners}))
+        )
+        for group in groups
+    }
+
+
+def _paths(group: Group) -> set[str]:
+    unit = group.unit
+    named = (unit.fragment, *unit.programs) if unit else ()
+    return {path for path in (*named, *(process.exe for process in group.stale)) if path}
+
+
+def _read_fixes(host: Host, processes: Sequence[StaleProcess]) -> tuple[str, ...]:
+    """Return the CVE ids that changelogs list as fixed between what runs and what is installed."""
+    files = (file for process in processes for file in process.files)
+    steps = {(file.package, file.running, file.installed) for file in files}
+    fixes = (
+        read_fixes(host, package, running, installed)
+        for package, running, installed in sorted(steps, key=str)
+        if running and installed and running != installed
+    )
+    return tuple(dict.fromkeys(cve for some in fixes for cve in some or ()))
+
+
+def _is_open(findings: Iterable[Finding], groups: Iterable[Group]) -> bool:
+    """Return whether time alone may change the verdict: a unit is down, or on its way up or down."""
+    down = any(finding.severity is Severity.CRITICAL for finding in findings)
+    return down or any(group.unit and group.unit.active not in SETTLED for group in groups)

@@ -1,0 +1,1 @@
+"""agentctl: asks the daemon, or looks for itself. It never changes the machine."""

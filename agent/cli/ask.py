@@ -1,0 +1,147 @@
+"""Commands that ask the daemon. A client of the socket: it imports no asyncio, psutil or dns, and decides nothing."""
+
+import json
+import re
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from agent.cli import blocks
+from agent.cli.blocks import Block
+from agent.model.errors import AgentError, Exit, Kind
+from agent.varlink import wire
+
+BETWEEN_TRIES = 0.3
+STATE = Path("/run/aftercare/state.json")
+UNITS = {"s": 1, "second": 1, "m": 60, "min": 60, "minute": 60, "h": 3600, "hour": 3600, "d": 86400, "day": 86400}
+UNITS |= {"w": 604800, "week": 604800}
+
+
+def status(options: Namespace) -> int:
+    """Print what the daemon knows; where it is down, what it knew last, and exit 3."""
+    try:
+        view = _call(options, "Status")["status"]
+    except AgentError as problem:
+        if problem.kind is not Kind.UNREACHABLE or not (view := _last_state()):
+            raise
+        emit(options, view, blocks.status(view))
+        print(f"agentctl: {problem.message}; this is of {blocks.local(view['checked_at'])}", file=sys.stderr)
+        return Exit.UNCHECKED
+    emit(options, view, blocks.status(view))
+    return Exit.FINDINGS if view["findings"] else Exit.CLEAN
+
+
+def _last_state() -> dict[str, Any] | None:
+    try:
+        view: dict[str, Any] = json.loads(STATE.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return view if isinstance(view, dict) and isinstance(view.get("findings"), list) else None
+
+
+def plan(options: Namespace) -> int:
+    """Print what would be restarted."""
+    data = _call(options, "Plan")["plan"]
+    emit(options, {"v": 1, "plan": data}, blocks.plan(data))
+    return Exit.FINDINGS if data["waves"] or data["manager"] or data["agent"] else Exit.CLEAN
+
+
+def restart(options: Namespace) -> int:
+    """Have units restarted and print what came of it."""
+    if bool(options.unit) == options.all:
+        raise AgentError(Kind.USAGE, "name units to restart, or say --all", "agentctl plan shows what --all would do")
+    units = [full_name(unit) for unit in options.unit]
+    arguments = {"units": units, "all": options.all, "now": options.now, "dry_run": options.dry_run}
+    answer = _call(options, "Restart", arguments)
+    if options.dry_run:
+        emit(options, {"v": 1, "plan": answer["plan"]}, blocks.plan(answer["plan"]))
+        return Exit.CLEAN
+    outcomes = answer["restarts"]
+    emit(options, {"v": 1, "restarts": outcomes}, blocks.outcomes(outcomes))
+    return Exit.CLEAN if all(item["result"] in ("fresh", "leftover") for item in outcomes) else Exit.FINDINGS
+
+
+def why(options: Namespace) -> int:
+    """Print the chain from the apt command to the action for one unit or process."""
+    subject = options.subject if options.subject.isdigit() else full_name(options.subject)
+    answer = _call(options, "Why", {"subject": subject})
+    emit(options, {"v": 1, "chain": answer["chain"]}, [blocks.Line(line) for line in answer["lines"]])
+    return Exit.CLEAN
+
+
+def wait(options: Namespace) -> int:
+    """Wait until all is looked at and verified; findings do not matter. The daemon may restart itself meanwhile."""
+    until = time.monotonic() + options.timeout
+    done = False
+    while not done and (left := until - time.monotonic()) > 0:
+        try:
+            done = _call(options, "Wait", {"timeout_seconds": left}, timeout=left + 5)["done"]
+        except AgentError as problem:
+            if problem.kind is not Kind.UNREACHABLE or left < BETWEEN_TRIES:
+                raise
+            time.sleep(BETWEEN_TRIES)
+    if options.json:
+        print(json.dumps({"v": 1, "done": done}))
+    if not done:
+        raise AgentError(Kind.TIMED_OUT, f"not done within {options.timeout:g} s", "agentctl status says how far it is")
+    return Exit.CLEAN
+
+
+def watch(options: Namespace) -> int:
+    """Print events as they happen, until interrupted."""
+    for reply in wire.stream(f"{wire.INTERFACE}.Watch", {}, path=options.socket):
+        line = json.dumps(reply) if options.json else f"{blocks.local(reply['at'])[11:]}  {reply['message']}"
+        print(line, flush=True)
+    return Exit.CLEAN
+
+
+def history(options: Namespace) -> int:
+    """Print transactions and restarts of the past."""
+    since = moment(options.since, datetime.now(UTC)) if options.since else None
+    unit = full_name(options.unit) if options.unit else None
+    data = _call(options, "History", {"since": since.isoformat() if since else None, "unit": unit})
+    emit(options, {"v": 1, **data}, blocks.history(data))
+    return Exit.CLEAN
+
+
+def full_name(unit: str) -> str:
+    """Return a unit's name with its suffix; a name without one is a service, as for systemctl."""
+    return unit if re.search(r"\.(service|socket|scope|slice|timer|mount|target|path)$", unit) else f"{unit}.service"
+
+
+def moment(text: str, now: datetime) -> datetime:
+    """Return the time that `text` names: a date, a date with time (local), or how long ago ("2 days", "3h")."""
+    if ago := re.fullmatch(r"(\d{1,6})\s*([a-z]+?)s?(?: ago)?", text.strip()):
+        if ago[2] in UNITS:
+            return now - timedelta(seconds=int(ago[1]) * UNITS[ago[2]])
+    try:
+        return datetime.fromisoformat(text).astimezone()
+    except ValueError as problem:
+        raise AgentError(Kind.USAGE, f"{text!r} is no time", 'write "2 days", "3h" or 2026-11-22') from problem
+
+
+def emit(options: Namespace, data: dict[str, Any], shown: list[Block]) -> None:
+    """Print the result: JSON where asked for, tables for a person, plain text for a pipe."""
+    if options.json:
+        print(json.dumps(data, indent=2, ensure_ascii=False))
+    elif sys.stdout.isatty():
+        from agent.cli import terminal
+
+        terminal.show(shown)
+    else:
+        print(blocks.write(shown))
+
+
+def _call(
+    options: Namespace, method: str, arguments: dict[str, Any] | None = None, timeout: float | None = None
+) -> dict[str, Any]:
+    return wire.call(f"{wire.INTERFACE}.{method}", arguments or {}, path=options.socket, timeout=timeout)
+
+
+FUNCTIONS: dict[str, Callable[[Namespace], int]] = {
+    function.__name__: function for function in (status, plan, restart, why, wait, watch, history)
+}

@@ -1,0 +1,57 @@
+"""`agentctl check`: runs the checks here and now, in this process, without the daemon. It changes nothing.
+
+Without the daemon's history nothing can be certain: what is found is at most likely (DESIGN rule 3).
+"""
+
+import pwd
+import sys
+from argparse import Namespace
+from datetime import UTC, datetime
+
+from agent.checks.registry import CHECKS, find
+from agent.cli import blocks
+from agent.cli.ask import emit
+from agent.config.load import load
+from agent.model import contract
+from agent.model.errors import Exit
+from agent.model.facts import Host
+from agent.model.findings import CheckResult, Finding, Request
+from agent.report import formats
+
+
+def check(options: Namespace) -> int:
+    """Run the checks that were named, all by default, and print what they found."""
+    host = Host(root=options.root if options.root == "/" else options.root.rstrip("/"))
+    if options.json:
+        options.format = "json"
+    rules = load().rules
+    now = datetime.now(UTC)
+    results = [find(name).run(host, Request(name, now, rules)) for name in options.check or CHECKS]
+    return _print(options, results, now)
+
+
+def _print(options: Namespace, results: list[CheckResult], now: datetime) -> int:
+    findings = tuple(finding for result in results for finding in result.findings)
+    unseen = [line for result in results for line in result.unseen]
+    if options.format in ("nagios", "needrestart", "openmetrics"):
+        text, status = _foreign(options.format, findings, unseen, now)
+        sys.stdout.write(text)
+        return status
+    data = {
+        "v": 1,
+        "checked_at": contract.stamp(now),
+        "findings": [contract.finding(finding) for finding in findings],
+        "detail": {result.check: result.detail for result in results},
+        "unseen": [contract.printable(line) for line in unseen],
+    }
+    options.json = options.format == "json"
+    emit(options, data, blocks.status({**data, "detail": results[0].detail}))
+    return Exit.FINDINGS if findings else Exit.CLEAN
+
+
+def _foreign(name: str, findings: tuple[Finding, ...], unseen: list[str], now: datetime) -> tuple[str, int]:
+    if name == "nagios":
+        return formats.nagios(findings, unseen)
+    if name == "needrestart":
+        return formats.needrestart(findings, unseen, {user.pw_uid: user.pw_name for user in pwd.getpwall()})
+    return formats.openmetrics(findings, unseen, now)

@@ -1,0 +1,144 @@
+"""The command line of agentctl: parse, dispatch, and the one boundary that turns errors into exit statuses.
+
+stdout carries the result alone; everything else goes to stderr. Heavy modules are imported by the command that needs
+them, so that `agentctl status` in a script starts in milliseconds.
+"""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from agent import __version__
+from agent.model.errors import AgentError
+from agent.varlink.wire import SOCKET
+
+EPILOG = "exit status: 0 nothing to do, 1 findings, 2 usage, 3 could not be checked or timed out, 4 not permitted"
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """One argument of one command, as argparse takes it."""
+
+    names: tuple[str, ...]
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def _argument(*names: str, **options: Any) -> Argument:
+    return Argument(names, options)
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command: `home` is the module that carries it out, by a function of the command's name."""
+
+    name: str
+    home: str
+    help: str
+    arguments: tuple[Argument, ...] = ()
+
+
+COMMANDS = (
+    Command("status", "ask", "what the daemon knows: findings, last transaction, restarts, what is deferred"),
+    Command(
+        "check",
+        "look",
+        "run the checks here and now, without the daemon; changes nothing",
+        (
+            _argument("check", nargs="*", metavar="CHECK", help="which checks (default: all)"),
+            _argument(
+                "--format",
+                choices=("table", "json", "nagios", "needrestart", "openmetrics"),
+                default="table",
+                help="how to print it (default: table)",
+            ),
+            _argument("--root", default="/", metavar="DIR", help="look at the dpkg database below DIR"),
+        ),
+    ),
+    Command("plan", "ask", "what would be restarted, in which waves, and why"),
+    Command(
+        "restart",
+        "ask",
+        "have the daemon restart stale units, each verified",
+        (
+            _argument("unit", nargs="*", metavar="UNIT", help="these units, also deferred or only likely stale ones"),
+            _argument("--all", action="store_true", help="every unit that policy would restart"),
+            _argument("--now", action="store_true", help="do not wait for a maintenance window (none can be set yet)"),
+            _argument("--dry-run", action="store_true", help="only show what would be done"),
+        ),
+    ),
+    Command(
+        "why",
+        "ask",
+        "the whole chain: apt command, package, file, process, unit, action",
+        (_argument("subject", metavar="UNIT|PID", help="a unit name (.service may be left out) or a process id"),),
+    ),
+    Command(
+        "wait",
+        "ask",
+        "wait until every ended transaction is looked at and its restarts are verified",
+        (_argument("--timeout", type=float, default=120.0, metavar="S", help="seconds at most (default: 120)"),),
+    ),
+    Command("watch", "ask", "show events, findings and restarts as they happen"),
+    Command(
+        "history",
+        "ask",
+        "transactions and restarts of the past",
+        (
+            _argument("--since", metavar="WHEN", help='such as "2 days", "3h" or 2026-11-22'),
+            _argument("--unit", metavar="UNIT", help="only restarts of this unit"),
+        ),
+    ),
+    Command("doctor", "doctor", "is the installation itself sound?"),
+)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser; completions and man pages are made from it too."""
+    parser = argparse.ArgumentParser(prog="agentctl", description="What happens after apt.", epilog=EPILOG)
+    parser.add_argument("--version", action="version", version=f"agentctl {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        child = commands.add_parser(command.name, help=command.help, description=command.help, epilog=EPILOG)
+        child.add_argument("--json", action="store_true", help="print JSON")
+        child.add_argument("--socket", default=SOCKET, help=argparse.SUPPRESS)
+        for argument in command.arguments:
+            child.add_argument(*argument.names, **argument.options)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Carry out one command and return its exit status."""
+    try:
+        options = build_parser().parse_args(arguments)
+        status = _function(options.command)(options)
+        sys.stdout.flush()
+        return status
+    except AgentError as problem:
+        print(f"agentctl: {problem.message}", file=sys.stderr)
+        if problem.hint:
+            print(f"  {problem.hint}", file=sys.stderr)
+        return problem.exit_status
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+def _function(name: str) -> Callable[[argparse.Namespace], int]:
+    home = next(command.home for command in COMMANDS if command.name == name)
+    if home == "look":
+        from agent.cli import look
+
+        return look.check
+    if home == "doctor":
+        from agent.cli import doctor
+
+        return doctor.doctor
+    from agent.cli import ask
+
+    return ask.FUNCTIONS[name]

@@ -1,0 +1,298 @@
+"""The one loop: takes events from the queue one by one, asks when it is over, what is wrong, and has it put right.
+
+Everything that decides is elsewhere and pure (`settle`, the engines, `restart.plan`); everything slow is a task whose
+end comes back as an event. What is decided upon is read from the store, so that a start after a crash goes the same
+way as any other wake-up.
+"""
+
+import asyncio
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from agent import settle
+from agent.config.settings import Settings
+from agent.daemon import telling
+from agent.daemon.doors import Doors
+from agent.daemon.errands import Errand, why_not
+from agent.daemon.planning import not_twice, own_plan, plan_for
+from agent.model import contract
+from agent.model.errors import AgentError
+from agent.model.events import Asked, Due, Event, Looked, Reload, RestartsDone, Stop, Topic, Touched
+from agent.model.facts import Unit
+from agent.model.restarts import Attempt, Plan
+from agent.model.view import Phase, plan_json, recalled
+from agent.restart.narrow import has_steps, only, unit_names
+from agent.store import Store
+
+AFTER_TROUBLE = timedelta(minutes=1)
+"""A look that failed is tried again after this time, and at every wake-up."""
+
+
+class Corridor:
+    """All that is alive in the daemon: the view, the two tasks that may run, and who waits for their end."""
+
+    def __init__(self, store: Store, settings: Settings, doors: Doors) -> None:
+        self.store = store
+        self.settings = settings
+        self.doors = doors
+        self.view = recalled(store.memory(), settings.mode)
+        self.events: asyncio.Queue[Event] = asyncio.Queue()
+        self._settling = settle.Settling(timedelta(seconds=settings.quiet_period))
+        self._looking: asyncio.Task[None] | None = None
+        self._restarting: asyncio.Task[None] | None = None
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._errands: list[Errand] = []
+        self._served: Errand | None = None
+        self._wanted = ""
+        self._plan: Plan | None = None
+        self._units: dict[str, Unit] = {}
+        self._leaving = ""
+        self._unended = store.memory().unended
+
+    async def run(self) -> int:
+        """Serve events until told to stop; return the exit status."""
+        try:
+            self._beat()
+            self.put(Touched(Topic.PACKAGES, "started", datetime.now(UTC)))
+            while True:
+                event = await self.events.get()
+                if isinstance(event, Stop):
+                    return event.exit_status
+                self._handle(event)
+        finally:
+            await self._drop_tasks()
+
+    def busy_with_packages(self) -> str:
+        """Return why no new restart may begin now; empty where it may."""
+        pending = self._settling.touched is not None or self.doors.locked()
+        return "a package transaction is under way" if pending else ""
+
+    def put(self, event: Event) -> None:
+        """Add an event; callable from callbacks of the loop."""
+        self.events.put_nowait(event)
+
+    def complain(self, problem: AgentError) -> None:
+        """Say that something cannot be watched or looked at; the next good look takes it back."""
+        self.doors.tell("check-failed", error=problem.message, hint=problem.hint)
+        self._show(trouble=problem.message)
+
+    def _handle(self, event: Event) -> None:
+        match event:
+            case Touched() | Due(what="settle"):
+                self._settle(event)
+            case Due(what="look"):
+                self._want("due")
+            case Due(what="watchdog"):
+                self._beat()
+            case Asked():
+                self._take_errand(event)
+            case Looked():
+                self._take_look(event)
+            case RestartsDone():
+                self._take_restarts(event)
+            case Reload():
+                self._reload()
+        self._advance()
+
+    def _beat(self) -> None:
+        """Tell systemd that the loop goes round, and again in time."""
+        self.doors.alive()
+        if self.doors.beat:
+            self._wake("watchdog", datetime.now(UTC) + timedelta(seconds=self.doors.beat))
+
+    # When it is over
+
+    def _settle(self, event: Touched | Due) -> None:
+        self._settling, over, due = settle.step(self._settling, event, datetime.now(UTC), self.doors.locked())
+        self._wake("settle", due)
+        if over:
+            self._want("packages")
+
+    def _wake(self, what: str, at: datetime | None) -> None:
+        """Have `Due(what)` come at `at`, and at no other time."""
+        if what in self._timers:
+            self._timers.pop(what).cancel()
+        if at is None:
+            return
+        delay = max((at - datetime.now(UTC)).total_seconds(), 0)
+        loop = asyncio.get_running_loop()
+        self._timers[what] = loop.call_later(delay, lambda: self.put(Due(what, datetime.now(UTC))))
+
+    # What is wrong
+
+    def _want(self, why: str) -> None:
+        """Have a look made as soon as none is under way; anything but `packages` also where nothing changed."""
+        self._wanted = why if self._wanted in ("", "packages") else self._wanted
+
+    def _look(self) -> None:
+        force = self._wanted != "packages" or bool(self.view.trouble) or self.view.checked_at is None
+        self._wanted = ""
+        for errand in self._errands:
+            errand.seen = True
+        self._show(phase=Phase.CHECKING)
+        self._looking = asyncio.create_task(self._have_look(force))
+
+    async def _have_look(self, force: bool) -> None:
+        self.put(await self.doors.look(self.settings, force=force))
+
+    def _take_look(self, looked: Looked) -> None:
+        self._looking = None
+        self._wake("look", None)
+        if looked.transaction:
+            self._show(transaction=looked.transaction, outcomes=())
+            telling.transaction(self.doors.tell, looked.transaction)
+        if looked.problem:
+            self._wake("look", datetime.now(UTC) + AFTER_TROUBLE)
+            self.complain(looked.problem)
+        if looked.outdated:
+            self._leaving = f"aftercare or its Python was upgraded: {looked.outdated}"
+        if looked.result is not None:
+            self._take_result(looked)
+
+    def _take_result(self, looked: Looked) -> None:
+        assert looked.result is not None
+        now = datetime.now(UTC)
+        findings = self.store.date(looked.result.findings, now)
+        telling.findings(self.doors.tell, self.view, findings, looked, now)
+        self._wake("look", looked.result.again_at)
+        self._units = looked.units
+        self._show(
+            findings=findings,
+            detail=looked.result.detail,
+            unseen=looked.result.unseen,
+            checked_at=now,
+            trouble="",
+            held="",
+        )
+        self._plan = not_twice(self.make_plan(), self.store.memory())
+        self._show(plan=self._plan)
+
+    def unit_of_main(self, pid: int) -> str:
+        """Return the unit whose main process `pid` was at the last look; empty where there is none."""
+        return next((unit.name for unit in self._units.values() if unit.main_pid == pid), "")
+
+    def make_plan(self, named: frozenset[str] = frozenset()) -> Plan:
+        """Return what would be restarted now, of what was found last."""
+        return plan_for(self.view, self._units, self.settings.rules, named)
+
+    # What is done about it
+
+    def _advance(self) -> None:
+        """Begin the next thing that is due, if nothing is under way."""
+        if self._looking or self._restarting:
+            return
+        if self._unended:
+            self._resume()
+        elif self._wanted:
+            self._look()
+        elif errand := self._next_order():
+            self._serve(errand)
+        elif self.busy_with_packages():
+            self._rest()
+        elif self._plan is not None and self.settings.mode == "auto" and has_steps(self._plan):
+            self._restart(self._plan)
+        elif self._leaving or (self._plan is not None and self.settings.mode == "auto" and self._plan.agent):
+            self._leave()
+        else:
+            self._rest()
+
+    def _rest(self) -> None:
+        settling = self._settling.touched is not None
+        self._show(phase=Phase.SETTLING if settling else Phase.IDLE)
+        if not settling and not self.doors.locked():
+            for errand in [errand for errand in self._errands if errand.seen]:
+                self._errands.remove(errand)
+                errand.answer({"done": not self.view.trouble})
+
+    def _restart(self, plan: Plan) -> None:
+        self._plan = None
+        self._show(phase=Phase.RESTARTING, plan=plan)
+        self._restarting = asyncio.create_task(self._have_restarted(plan))
+
+    async def _have_restarted(self, plan: Plan) -> None:
+        outcomes, held = await self.doors.execute(plan, self.settings, self.busy_with_packages)
+        self.put(RestartsDone(plan.transaction, outcomes, held))
+
+    def _resume(self) -> None:
+        """Finish what an earlier process of ours had begun, before anything else, but not into an open transaction."""
+        if not self.doors.locked():
+            unended, self._unended = self._unended, ()
+            self._show(phase=Phase.RESTARTING)
+            self._restarting = asyncio.create_task(self._have_resumed(unended))
+
+    async def _have_resumed(self, unended: tuple[Attempt, ...]) -> None:
+        outcomes = await self.doors.resume(unended, self.settings)
+        self.put(RestartsDone(unended[-1].transaction, outcomes))
+
+    def _take_restarts(self, done: RestartsDone) -> None:
+        self._restarting = None
+        latest = {outcome.unit: outcome for outcome in (*self.view.outcomes, *done.outcomes)}
+        self._show(outcomes=tuple(latest.values()), held=done.held)
+        if done.held:
+            self.doors.tell("held", reason=done.held)
+        if self._served:
+            self._served.answer({"plan": None, "restarts": [contract.outcome(outcome) for outcome in done.outcomes]})
+            self._served = None
+        self._want("restarts")
+
+    def _leave(self) -> None:
+        """Have systemd restart us: it ends this process in the middle of it, and the next one verifies the attempt."""
+        reason, self._leaving = self._leaving or "its own code was replaced", ""
+        self.doors.tell("agent-restarting", reason=reason)
+        self._restart(own_plan(self.view, self._units, self.settings.rules, reason))
+
+    # Who asks
+
+    def _take_errand(self, asked: Asked) -> None:
+        self.doors.drain()
+        self._errands.append(Errand(asked))
+        self._want("packages" if asked.method == "wait" else "asked")
+
+    def _next_order(self) -> Errand | None:
+        orders = (errand for errand in self._errands if errand.seen and errand.asked.method == "restart")
+        return next(orders, None)
+
+    def _serve(self, errand: Errand) -> None:
+        self._errands.remove(errand)
+        arguments = errand.asked.arguments
+        names = frozenset(arguments["units"])
+        plan = self.make_plan(names)
+        if not arguments["all"]:
+            plan = only(plan, names)
+        missing = sorted(names - unit_names(plan))
+        if missing:
+            by_hand = f"systemctl restart {missing[0]} restarts it all the same"
+            errand.refuse(why_not(self.view.findings, missing[0]), by_hand)
+        elif arguments["dry_run"] or not has_steps(plan):
+            errand.answer({"plan": plan_json(plan), "restarts": []})
+        elif held := self.busy_with_packages():
+            errand.refuse(f"Nothing is restarted now: {held}", "agentctl wait; then ask again")
+        else:
+            self._served = errand
+            self._restart(plan)
+
+    def _reload(self) -> None:
+        self.doors.reloading()
+        try:
+            self.settings = self.doors.load_settings()
+            self._settling = replace(self._settling, quiet=timedelta(seconds=self.settings.quiet_period))
+            self.doors.tell("config-loaded", mode=self.settings.mode)
+            self._show(mode=self.settings.mode, rejected="")
+        except AgentError as problem:
+            self.doors.tell("config-rejected", error=problem.message, hint=problem.hint)
+            self._show(rejected=problem.message)
+        self.doors.ready()
+        self._want("reload")
+
+    def _show(self, **changes: Any) -> None:
+        view = replace(self.view, **changes)
+        if view != self.view:
+            self.view = view
+            self.doors.publish(view)
+
+    async def _drop_tasks(self) -> None:
+        tasks = [task for task in (self._looking, self._restarting) if task]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,142 @@
+"""All that the corridor does to the world outside it: thin, and of one sort: each door is one call to its room."""
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from agent.config.load import load
+from agent.config.settings import Settings
+from agent.daemon import look, telling
+from agent.daemon.watchers import Watchers
+from agent.host import transactions, units
+from agent.model import contract
+from agent.model.errors import AgentError
+from agent.model.events import Looked
+from agent.model.facts import Host, StaleProcess, Unit
+from agent.model.findings import StaleUnit
+from agent.model.restarts import Attempt, Outcome, Plan
+from agent.model.view import View
+from agent.report import publish
+from agent.report.journal import Journal
+from agent.restart.execute import Hands, execute, resume
+from agent.sources.files import FileWatch
+from agent.store import Store
+
+RUNTIME = "/run/aftercare"
+
+
+class Doors:
+    """The daemon's rooms, opened. `beat`: seconds between two signs of life for systemd; 0: nobody waits for them."""
+
+    def __init__(self, host: Host, store: Store, journal: Journal, watchers: Watchers, readers: int | None) -> None:
+        self.host = host
+        self.store = store
+        self.watch: FileWatch | None = None
+        self._journal = journal
+        self._watchers = watchers
+        self._readers = readers
+        self._notifier = publish.Notifier()
+        self._status = ""
+        self._unpublished = ""
+        self.beat = publish.watchdog_interval(os.environ, os.getpid()) or 0.0
+
+    # Telling
+
+    def tell(self, kind: str, **fields: Any) -> None:
+        """Tell the journal, and whoever watches."""
+        message = self._journal.tell(kind, **fields)
+        at = contract.stamp(datetime.now(UTC))
+        self._watchers.tell({"kind": kind, "at": at, "message": message, "fields": contract.encode(fields)})
+
+    def publish(self, view: View) -> None:
+        """Show a view to those who do not ask."""
+        self._status = publish.sentence(view, datetime.now().astimezone())
+        self._notifier.status(self._status)
+        problem = publish.publish(view, RUNTIME, self._readers)
+        if problem and problem != self._unpublished:
+            self.tell("unpublished", error=problem)
+        self._unpublished = problem
+
+    def ready(self) -> None:
+        """Tell systemd that we are ready, or done with reloading."""
+        self._notifier.ready(self._status)
+
+    def reloading(self) -> None:
+        """Tell systemd that the configuration is read again."""
+        self._notifier.reloading(time.monotonic())
+
+    def stopping(self) -> None:
+        """Tell systemd, and the journal, that we end."""
+        self._notifier.stopping("Stopping")
+        self.tell("stopping", reason="told to")
+
+    def alive(self) -> None:
+        """Tell systemd that the loop goes round."""
+        self._notifier.alive()
+
+    # Reading
+
+    def load_settings(self) -> Settings:
+        """Return the configuration and keep it as the last good one; raises AgentError(CONFIG)."""
+        settings = load()
+        self.store.keep_settings(json.dumps(contract.encode(settings)))
+        return settings
+
+    def locked(self) -> bool:
+        """Return whether dpkg is at work; where that cannot be seen, it is not waited for."""
+        try:
+            return transactions.is_locked(self.host)
+        except AgentError as problem:
+            self.tell("check-failed", error=problem.message, hint=problem.hint)
+            return False
+
+    def drain(self) -> None:
+        """Turn what the kernel has for us already into events, now."""
+        if self.watch:
+            self.watch.drain()
+
+    async def look(self, settings: Settings, *, force: bool) -> Looked:
+        """Look at the machine."""
+        return await look.look(self.host, self.store, settings, self.locked, force=force)
+
+    # Acting
+
+    async def execute(
+        self, plan: Plan, settings: Settings, may_go_on: Callable[[], str]
+    ) -> tuple[tuple[Outcome, ...], str]:
+        """Carry a plan out; return what came of it, and why it stopped early."""
+        return await execute(plan, self._hands(plan.transaction, settings, may_go_on))
+
+    async def resume(self, attempts: tuple[Attempt, ...], settings: Settings) -> tuple[Outcome, ...]:
+        """Finish what an earlier process of ours had begun."""
+        hands = self._hands(attempts[-1].transaction, settings, lambda: "")
+        return await resume(attempts, settings.rules, hands)
+
+    def _hands(self, transaction: int, settings: Settings, may_go_on: Callable[[], str]) -> Hands:
+        return Hands(
+            units=self._units,
+            journal=lambda unit, invocation: asyncio.to_thread(units.read_journal, unit, invocation),
+            shutting_down=lambda: asyncio.to_thread(units.is_shutting_down, self.host),
+            jobs_queued=lambda: asyncio.to_thread(units.jobs_queued, self.host),
+            recheck=lambda: self._recheck(settings),
+            note_attempt=lambda step: self.store.begin(transaction, step, datetime.now(UTC)),
+            note_outcome=self._note_outcome,
+            may_go_on=may_go_on,
+            tell=self.tell,
+        )
+
+    def _note_outcome(self, attempt: Attempt, outcome: Outcome) -> None:
+        reasons = self.store.end(attempt.id, outcome, datetime.now(UTC))
+        telling.outcome(self.tell, attempt, outcome, reasons)
+
+    async def _units(self, names: Sequence[str]) -> Mapping[str, Unit]:
+        return await asyncio.to_thread(units.read_units, self.host, names)
+
+    async def _recheck(self, settings: Settings) -> Mapping[str, tuple[StaleProcess, ...]]:
+        result = await look.recheck(self.host, self.store, settings)
+        stale = (finding.evidence for finding in result.findings if isinstance(finding.evidence, StaleUnit))
+        return {item.unit: item.processes for item in stale if item.processes}

@@ -1,0 +1,38 @@
+"""From a verdict to a plan: what would be restarted of what was found last, and nothing twice. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from agent.model.facts import Unit
+from agent.model.findings import StaleUnit
+from agent.model.memory import Memory
+from agent.model.restarts import Plan, Rule, Wave
+from agent.model.view import View
+from agent.restart.narrow import only, unit_names
+from agent.restart.plan import make_plan, make_step
+
+OWN_UNIT = "aftercare.service"
+LAST_WAVE = 100
+
+
+def plan_for(view: View, units: Mapping[str, Unit], rules: Sequence[Rule], named: frozenset[str] = frozenset()) -> Plan:
+    """Return what would be restarted of the findings in `view`; named: see `make_plan`."""
+    stale = [finding.evidence for finding in view.findings if isinstance(finding.evidence, StaleUnit)]
+    return make_plan(_cause(view), stale, units, rules, OWN_UNIT, named=named)
+
+
+def not_twice(plan: Plan, memory: Memory) -> Plan:
+    """Return `plan` without what was attempted for its transaction already, whatever the check says."""
+    attempts = (*memory.attempts, *memory.unended)
+    done = frozenset(attempt.unit for attempt in attempts if attempt.transaction == plan.transaction)
+    return replace(only(plan, unit_names(plan) - done), agent=plan.agent and OWN_UNIT not in done)
+
+
+def own_plan(view: View, units: Mapping[str, Unit], rules: Sequence[Rule], reason: str) -> Plan:
+    """Return the plan in which the agent goes itself."""
+    step = make_step(units.get(OWN_UNIT, Unit(OWN_UNIT)), {}, rules, (reason,))
+    return Plan(_cause(view), (Wave(LAST_WAVE, (step,)),))
+
+
+def _cause(view: View) -> int:
+    return view.transaction.id if view.transaction else 0

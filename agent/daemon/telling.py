@@ -1,0 +1,84 @@
+"""What the journal is told of transactions and findings: each thing once, when it is new."""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any
+
+from agent.model.events import Change, Looked, Transaction
+from agent.model.findings import Confidence, Finding, StaleUnit
+from agent.model.restarts import BROKEN, Attempt, Disposition, Outcome, Result
+from agent.model.view import View
+
+MANAGER = "init.scope"
+
+Tell = Callable[..., Any]
+
+
+def transaction(tell: Tell, done: Transaction) -> None:
+    """Tell that a transaction is over, and whether dpkg was interrupted in it."""
+    changes = [_change(change) for change in done.changes]
+    fields = {"transaction": done.id, "changes": changes, "requester": done.requester or None}
+    tell("transaction-settled", command=done.command or "dpkg", **fields)
+    if done.unfinished:
+        tell("interrupted", transaction=done.id, packages=[state.name for state in done.unfinished])
+
+
+def _change(change: Change) -> str:
+    if change.old == change.new:
+        return f"{change.package} {change.new} again"
+    return f"{change.package} {change.old or 'new'} → {change.new or 'removed'}"
+
+
+def findings(tell: Tell, before: View, found: Sequence[Finding], looked: Looked, now: datetime) -> None:
+    """Tell what is stale, deferred or identical where that is new: first seen `now`, or otherwise put in `before`."""
+    known = {finding.id: _disposition(finding) for finding in before.findings}
+    for finding in found:
+        changed = known.get(finding.id, _disposition(finding)) != _disposition(finding)
+        if isinstance(finding.evidence, StaleUnit) and (changed or finding.since == now):
+            _stale(tell, finding.evidence)
+    if looked.transaction and not found:
+        tell("nothing-stale", transaction=looked.transaction.id)
+    identical = looked.result.detail.get("identical", {}) if looked.result else {}
+    if looked.transaction and identical:
+        files = sorted({path for paths in identical.values() for path in paths})
+        tell("identical", transaction=looked.transaction.id, files=files, units=sorted(identical))
+
+
+def _stale(tell: Tell, stale: StaleUnit) -> None:
+    files = [file for process in stale.processes for file in process.files]
+    packages = sorted({file.package for file in files})
+    fields = {"unit": stale.unit, "packages": packages, "cves": list(stale.cves)}
+    if stale.disposition is Disposition.RESTART and stale.confidence is Confidence.CERTAIN:
+        tell("stale-found", reasons=reasons(stale), **fields)
+    elif stale.outcome is None:
+        tell("deferred", reason=stale.reason or stale.disposition.value, reasons=reasons(stale), **fields)
+
+
+def reasons(stale: StaleUnit) -> list[str]:
+    """Return `package running → installed` for every package that a unit is stale for."""
+    files = (file for process in stale.processes for file in process.files)
+    return sorted(
+        {f"{file.package} {file.running or 'of unknown version'} → {file.installed or 'removed'}" for file in files}
+    )
+
+
+def outcome(tell: Tell, attempt: Attempt, done: Outcome, why: Sequence[str]) -> None:
+    """Tell what came of one restart."""
+    fields: dict[str, Any] = {
+        "unit": done.unit,
+        "transaction": attempt.transaction,
+        "result": done.result.value,
+        "took": dict(done.took).get("job", 0.0),
+        "reasons": list(why),
+    }
+    if done.result is Result.FRESH:
+        tell("manager-reexecuted" if done.unit == MANAGER else "restart-verified", **fields)
+    elif done.result is Result.LEFTOVER:
+        tell("leftover", leftovers=list(done.leftovers), hint=done.hint, **fields)
+    else:
+        kind = "restart-failed" if done.result in BROKEN else "not-restarted"
+        tell(kind, hint=done.hint, journal="\n".join(done.journal), **fields)
+
+
+def _disposition(finding: Finding) -> str:
+    return finding.evidence.disposition if isinstance(finding.evidence, StaleUnit) else ""

@@ -1,0 +1,130 @@
+"""Which processes there are, and what the kernel says of one. Never reads an environment or a command line.
+
+psutil gives start and owner. What it would do for the executable's name is not wanted here: it stats the path
+that a process claims to run, which may lie on a mount that hangs.
+"""
+
+import os
+from datetime import UTC, datetime
+
+import psutil  # type: ignore[import]
+
+from agent.model.facts import Host, Process
+
+DELETED = " (deleted)"
+MOST_BYTES = 64 << 10
+MANAGER = 1
+KERNEL_THREAD = 0x200000
+"""PF_KTHREAD in linux/sched.h."""
+
+
+def read_pids(host: Host) -> list[int]:
+    """Return the process ids that there are, ascending."""
+    return sorted(int(name) for name in os.listdir(host.proc) if name.isdecimal())
+
+
+def read_start(host: Host, pid: int) -> int:
+    """Return when `pid` started, in clock ticks since boot: both together name one process and no later one.
+
+    Raises OSError.
+    """
+    return int(_read_stat(host, pid)[19])
+
+
+def is_kernel_thread(host: Host, pid: int) -> bool:
+    """Return whether `pid` is a thread of the kernel's own; False where it is gone."""
+    try:
+        return bool(int(_read_stat(host, pid)[6]) & KERNEL_THREAD)
+    except OSError:
+        return False
+
+
+def _read_stat(host: Host, pid: int) -> list[bytes]:
+    """Return the fields of proc(5) `stat` after the name, foreign text that ends at the last parenthesis."""
+    text = _read(f"{host.proc}/{pid}/stat")
+    fields = text[text.rfind(b")") + 2 :].split()
+    if len(fields) < 20:
+        raise ProcessLookupError(pid)
+    return fields
+
+
+def read_process(host: Host, pid: int) -> Process | None:
+    """Return what the kernel says of `pid`; None where it is gone, or will not say it to us."""
+    psutil.PROCFS_PATH = host.proc
+    directory = f"{host.proc}/{pid}"
+    try:
+        process = psutil.Process(pid)
+        return Process(
+            pid=pid,
+            start=datetime.fromtimestamp(process.create_time(), UTC),
+            uid=process.uids().real,
+            exe=_read_link(f"{directory}/exe").removesuffix(DELETED),
+            comm=os.fsdecode(_read(f"{directory}/comm")).removesuffix("\n"),
+            cgroup=parse_cgroup(os.fsdecode(_read(f"{directory}/cgroup"))),
+        )
+    except (psutil.Error, OSError):
+        return None
+
+
+def parse_cgroup(text: str) -> str:
+    """Return the cgroup by which systemd knows a process, from `/proc/PID/cgroup`: unified, else named.
+
+    Under a unified hierarchy the legacy ones, where the kernel has any, all say `/`. Only a newline ends a
+    row: whoever may make cgroups may put any other separator of `splitlines` into their names.
+    """
+    rows = [line.split(":", 2) for line in text.split("\n") if line.count(":") >= 2]
+    named = {controllers: path for _, controllers, path in rows}
+    unified = named.get("", "")
+    return unified if unified not in ("", "/") else named.get("name=systemd", unified)
+
+
+def read_witness(host: Host) -> int:
+    """Return the pid whose view of files is the host's: PID 1, or our own where we may not ask about it."""
+    return MANAGER if _read_namespace(host, MANAGER) else os.getpid()
+
+
+def shares_root(host: Host, pid: int, witness: int) -> bool:
+    """Return whether a path that the kernel shows for `pid` means the same file as for the process `witness`.
+
+    So it is in one mount namespace (whatever the process was chrooted to), or where both have the same
+    directory of the same file system as their root: a sandboxed service, but no container. False where that
+    cannot be seen.
+    """
+    namespace = _read_namespace(host, pid)
+    if namespace and namespace == _read_namespace(host, witness):
+        return True
+    root = _read_root_mount(host, pid)
+    return root is not None and root == _read_root_mount(host, witness)
+
+
+def _read_namespace(host: Host, pid: int) -> str:
+    try:
+        return _read_link(f"{host.proc}/{pid}/ns/mnt")
+    except OSError:
+        return ""
+
+
+def _read_root_mount(host: Host, pid: int) -> tuple[str, str] | None:
+    """Return (device, directory in its file system) of the mount that `pid` has as its root; None: none."""
+    try:
+        text = os.fsdecode(_read(f"{host.proc}/{pid}/mountinfo"))
+    except OSError:
+        return None
+    rows = (line.split(" ", 5) for line in text.split("\n"))
+    return next(((row[2], row[3]) for row in rows if len(row) > 5 and row[4] == "/"), None)
+
+
+def _read_link(path: str) -> str:
+    try:
+        return os.readlink(path)
+    except PermissionError:
+        return ""
+
+
+def _read(path: str) -> bytes:
+    """Return the beginning of a file of procfs, which hands out at most a page or so at a time."""
+    with open(path, "rb", buffering=0) as file:
+        whole = b""
+        while len(whole) < MOST_BYTES and (chunk := file.read(MOST_BYTES - len(whole))):
+            whole += chunk
+    return whole

@@ -1,0 +1,133 @@
+"""Carries a plan out, wave by wave, and after a crash finishes what was begun.
+
+Exactly once: an attempt is written down before its job, with the unit's invocation. Whoever comes later
+restarts only what is still in that invocation and has no job, and merely follows the rest. systemd does the
+restarting; this module stops and starts nothing itself, and never takes the exit status of systemctl for a
+result.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from agent.model.errors import AgentError
+from agent.model.facts import Unit
+from agent.model.restarts import Attempt, Outcome, Plan, Result, Rule, Step
+from agent.restart.follow import Watch, close, follow
+from agent.restart.hands import Hands, held, look
+from agent.restart.manager import STEP as MANAGER_STEP
+from agent.restart.manager import reexecute, resume_reexecution
+from agent.restart.plan import make_step
+from agent.restart.verify import MANAGER, is_up, was_started_since
+
+__all__ = ["Hands", "execute", "resume"]
+
+
+async def execute(plan: Plan, hands: Hands) -> tuple[tuple[Outcome, ...], str]:
+    """Do what the plan says; return what came of each unit, and why it stopped early (empty: it did not).
+
+    Every outcome was noted for an attempt. The agent's own restart is left to the daemon. Raises no
+    AgentError.
+    """
+    outcomes: list[Outcome] = []
+    for wave in plan.waves:
+        if reason := await held(hands):
+            return tuple(outcomes), reason
+        units = await look(hands, sorted({name for step in wave.steps for name in (step.unit, *step.pulls)}))
+        if units is None:
+            return tuple(outcomes), "systemd does not answer"
+        outcomes += await _do_wave(wave.steps, units, hands)
+    if plan.manager:
+        if reason := await held(hands):
+            return tuple(outcomes), reason
+        outcomes.append(await reexecute(hands.note_attempt(MANAGER_STEP), hands))
+    return tuple(outcomes), ""
+
+
+async def resume(attempts: Sequence[Attempt], rules: Sequence[Rule], hands: Hands) -> tuple[Outcome, ...]:
+    """Finish attempts that an earlier process of ours began; return what came of each. Raises no AgentError.
+
+    What systemd has started anew since is only proven, what has a job is followed, and the rest is restarted
+    now if it still may be. A unit that is down without a job is not restarted: it was up before, so that is
+    its outcome.
+    """
+    units = await look(hands, ()) or {}
+    pending = {attempt.unit: attempt for attempt in attempts if attempt.unit != MANAGER}
+    steps = {name: _step_again(attempt, units, rules) for name, attempt in pending.items()}
+    due = [step for step in steps.values() if _is_untouched(step, units.get(step.unit))]
+    reason = await held(hands)
+    refused = {step.unit: _not_run(step, reason) for step in due} if reason else await _refuse(due, units, hands)
+    watches = [Watch(steps[name], attempt, hands.clock()) for name, attempt in pending.items()]
+    outcomes = await _carry_out(watches, due, refused, hands)
+    for attempt in attempts:
+        if attempt.unit == MANAGER:
+            outcomes.append(await resume_reexecution(attempt, hands))
+    return tuple(outcomes)
+
+
+async def _do_wave(steps: Sequence[Step], units: Mapping[str, Unit], hands: Hands) -> list[Outcome]:
+    """A unit that was started since the plan was made, by an earlier wave say, is only proven."""
+    due = [step for step in steps if not _is_renewed(step, units.get(step.unit))]
+    refused = await _refuse(due, units, hands)
+    watches = [Watch(step, hands.note_attempt(step), hands.clock()) for step in steps]
+    return await _carry_out(watches, due, refused, hands)
+
+
+async def _carry_out(
+    watches: Sequence[Watch], due: Sequence[Step], refused: Mapping[str, Outcome], hands: Hands
+) -> list[Outcome]:
+    """Do the steps that are `due` and not `refused`, and follow all but the refused to their end."""
+    closed = [close(watch, refused[watch.step.unit], hands) for watch in watches if watch.step.unit in refused]
+    going = [watch for watch in watches if watch.step.unit not in refused]
+    await _begin([step for step in due if step.unit not in refused], hands)
+    return closed + await follow(going, hands)
+
+
+async def _refuse(steps: Sequence[Step], units: Mapping[str, Unit], hands: Hands) -> dict[str, Outcome]:
+    found = await asyncio.gather(*(hands.precheck(step, units) for step in steps))
+    return {outcome.unit: outcome for outcome in found if outcome}
+
+
+async def _begin(steps: Sequence[Step], hands: Hands) -> None:
+    """Hand one wave to systemd at once. What came of it is seen on the units, not on the client."""
+    for step in steps:
+        hands.tell("restart-begun", unit=step.unit, reasons=step.reasons)
+    if names := _leaders(steps):
+        with contextlib.suppress(AgentError):
+            await hands.run(("systemctl", "--no-block", "try-restart", "--", *names))
+
+
+def _leaders(steps: Sequence[Step]) -> list[str]:
+    """Return the units that need a job of their own; the others are restarted as dependants of these.
+
+    A job for both could restart the dependant twice: systemd begins a job anew that another request catches
+    running.
+    """
+    leaders: list[str] = []
+    covered: set[str] = set()
+    for step in sorted(steps, key=lambda step: (-len(step.pulls), step.unit)):
+        if step.unit not in covered:
+            leaders.append(step.unit)
+            covered.update(step.pulls)
+    return sorted(leaders)
+
+
+def _step_again(attempt: Attempt, units: Mapping[str, Unit], rules: Sequence[Rule]) -> Step:
+    """A dependant that was up before the crash must come up again, also where it is down by now."""
+    unit = units.get(attempt.unit, Unit(attempt.unit, active="unknown"))
+    step = make_step(unit, units, rules)
+    pulls = tuple(sorted({*step.pulls, *attempt.pulls}))
+    return replace(step, invocation_before=attempt.invocation_before, pulls=pulls)
+
+
+def _is_renewed(step: Step, unit: Unit | None) -> bool:
+    return unit is not None and was_started_since(unit, step.invocation_before)
+
+
+def _is_untouched(step: Step, unit: Unit | None) -> bool:
+    return unit is not None and is_up(unit) and not unit.job and not _is_renewed(step, unit)
+
+
+def _not_run(step: Step, why: str) -> Outcome:
+    return Outcome(step.unit, Result.NOT_RUN, hint=why)

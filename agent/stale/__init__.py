@@ -1,0 +1,1 @@
+"""The engine of replaced code: facts in, judgement out. Pure."""

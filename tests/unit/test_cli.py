@@ -1,0 +1,173 @@
+"""The command: its arguments, its exit statuses, and what it prints at 80 columns."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.cli import ask, blocks, main, terminal
+from agent.model.errors import AgentError
+
+ROOT = Path(__file__).parents[2]
+NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+FINDING: dict[str, Any] = {
+    "id": "libraries/dbus.service",
+    "check": "libraries",
+    "subject": "dbus.service",
+    "severity": "warning",
+    "summary": "1 process still runs libssl3 3.0.20-1~deb12u2, replaced by 3.0.22-1~deb12u2",
+    "advice": "agentctl restart dbus.service",
+    "since": "2026-11-22T15:16:58Z",
+    "evidence": {"disposition": "defer", "reason": "a restart would end every login", "processes": []},
+}
+VIEW: dict[str, Any] = {
+    "v": 1,
+    "phase": "idle",
+    "findings": [FINDING],
+    "restarts": [{"unit": "nginx.service", "result": "fresh", "took": {"job": 0.4, "settle": 2}, "hint": ""}],
+    "unseen": ["3 processes of other users"],
+    "detail": {"identical": {"ssh.service": ["/usr/lib/libssl.so.3"]}},
+}
+
+
+def test_the_names_of_commands_are_those_of_the_contract() -> None:
+    names = [command.name for command in main.COMMANDS]
+    assert names == ["status", "check", "plan", "restart", "why", "wait", "watch", "history", "doctor"]
+
+
+@pytest.mark.parametrize("command", [command.name for command in main.COMMANDS])
+def test_every_command_takes_json(command: str) -> None:
+    arguments = [command, "--json", *(["nginx"] if command == "why" else [])]
+    assert main.build_parser().parse_args(arguments).json
+
+
+@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["why"], ["status", "--loud"], ["wait", "--timeout", "x"]])
+def test_what_makes_no_sense_is_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main.main(arguments)
+    assert caught.value.code == 2
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("arguments", [["restart"], ["restart", "--all", "nginx"]])
+def test_a_restart_wants_units_or_all(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(arguments) == 2
+    assert "name units to restart, or say --all" in capsys.readouterr().err
+
+
+@pytest.mark.real
+def test_a_daemon_that_is_down_is_one_sentence_and_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["plan", "--socket", str(tmp_path / "none")]) == 3
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("agentctl: aftercared is not running")
+
+
+@pytest.mark.real
+def test_a_daemon_that_is_down_leaves_its_last_word(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = tmp_path / "state.json"
+    state.write_text(json.dumps({**VIEW, "checked_at": "2026-11-22T15:16:58Z"}))
+    monkeypatch.setattr(ask, "STATE", state)
+    assert main.main(["status", "--socket", str(tmp_path / "none")]) == 3
+    captured = capsys.readouterr()
+    assert "dbus.service" in captured.out
+    assert "this is of 2026-11-2" in captured.err
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"findings": 3}', "\x00"])
+def test_a_truncated_state_is_no_answer_and_no_crash(
+    tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = tmp_path / "state.json"
+    state.write_text(text)
+    monkeypatch.setattr(ask, "STATE", state)
+    assert main.main(["status", "--socket", str(tmp_path / "none")]) == 3
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2 days", NOW - timedelta(days=2)),
+        ("3h", NOW - timedelta(hours=3)),
+        ("1 hour ago", NOW - timedelta(hours=1)),
+        ("90s", NOW - timedelta(seconds=90)),
+        ("5 min", NOW - timedelta(minutes=5)),
+        ("2026-11-20T10:00:00+00:00", datetime(2026, 11, 20, 10, tzinfo=UTC)),
+    ],
+)
+def test_times_are_read_as_people_write_them(text: str, expected: datetime) -> None:
+    assert ask.moment(text, NOW) == expected
+
+
+@pytest.mark.parametrize("text", ["yesterday-ish", "", "3 parsecs", "99999999 days"])
+def test_what_is_no_time_is_usage(text: str) -> None:
+    with pytest.raises(AgentError, match="is no time"):
+        ask.moment(text, NOW)
+
+
+@pytest.mark.parametrize(
+    ("given", "full"),
+    [
+        ("nginx", "nginx.service"),
+        ("nginx.service", "nginx.service"),
+        ("init.scope", "init.scope"),
+        ("a.b", "a.b.service"),
+    ],
+)
+def test_a_name_without_a_suffix_is_a_service(given: str, full: str) -> None:
+    assert ask.full_name(given) == full
+
+
+def test_plain_output_fits_80_columns_and_says_what_to_do() -> None:
+    text = blocks.write(blocks.status(VIEW))
+    assert max(map(len, text.splitlines())) <= 80
+    for word in (
+        "dbus.service",
+        "Waiting for your word",
+        "agentctl restart dbus.service",
+        "nginx.service",
+        "0.4 s",
+        "not seen: 3",
+    ):
+        assert word in text.replace("\n", " ")
+
+
+def test_a_person_sees_the_same_in_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    stream = io.StringIO()
+    terminal.show(blocks.status(VIEW), stream)
+    text = stream.getvalue()
+    assert max(map(len, text.splitlines())) <= 80
+    for word in ("dbus.service", "Waiting for your word", "nginx.service", "fresh"):
+        assert word in text
+
+
+def test_a_name_from_outside_is_never_markup() -> None:
+    stream = io.StringIO()
+    terminal.show([blocks.Line("[bold]not bold[/bold] [link=file:///etc/passwd]x")], stream)
+    assert "[bold]not bold[/bold]" in stream.getvalue()
+
+
+def test_nothing_to_do_is_one_sentence() -> None:
+    text = blocks.write(blocks.status({"phase": "idle", "findings": []}))
+    assert text == "Every process runs the code that is installed."
+
+
+@pytest.mark.real
+def test_a_reader_who_goes_away_is_no_traceback() -> None:
+    code = "import sys; from agent.cli.main import main; sys.exit(main(['doctor']))"
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb") as pipe:
+        done = subprocess.run([sys.executable, "-c", code], stdout=pipe, stderr=subprocess.PIPE, cwd=ROOT, check=False)
+    assert (done.returncode, done.stderr) == (141, b"")

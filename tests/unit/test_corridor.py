@@ -1,0 +1,370 @@
+"""The corridor: in which order things happen, with everything slow replaced by scripted answers."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.config.settings import Settings
+from agent.daemon.corridor import Corridor
+from agent.model.errors import AgentError, Kind
+from agent.model.events import Asked, Looked, Peer, Reload, Stop, Topic, Touched, Transaction
+from agent.model.facts import Unit
+from agent.model.findings import CheckResult, Confidence, Finding, Severity, StaleUnit
+from agent.model.restarts import Attempt, Disposition, Outcome, Plan, Result, Rule, Step
+from agent.model.view import Phase, View
+from agent.store import Store
+
+NOW = datetime(2026, 11, 22, tzinfo=UTC)
+ROOT = Peer(1, 0, frozenset({0}))
+QUIET = Settings(quiet_period=0.01)
+
+
+def stale(unit: str, disposition: Disposition = Disposition.RESTART) -> Finding:
+    evidence = StaleUnit(unit, disposition, Confidence.CERTAIN, ())
+    return Finding("libraries", unit, Severity.WARNING, f"{unit} is stale", "", evidence)
+
+
+def looked(*findings: Finding, **others: Any) -> Looked:
+    units = {finding.subject: Unit(finding.subject, main_pid=1, invocation="i") for finding in findings}
+    return Looked(CheckResult("libraries", findings), units=units, **others)
+
+
+class ScriptedDoors:
+    """Answers looks from a script (the last answer repeats), and writes down all that is asked of it."""
+
+    beat = 0.0
+
+    store: Store
+
+    def __init__(self, *script: Looked) -> None:
+        self.script = list(script)
+        self.done: list[str] = []
+        self.views: list[View] = []
+        self.is_locked = False
+        self.gate: asyncio.Event | None = None
+        self.settings = QUIET
+
+    def locked(self) -> bool:
+        return self.is_locked
+
+    def drain(self) -> bool:
+        return False
+
+    def alive(self) -> None: ...
+
+    def ready(self) -> None: ...
+
+    def reloading(self) -> None: ...
+
+    def tell(self, kind: str, **fields: Any) -> None:
+        self.done.append(f"tell {kind}")
+
+    def publish(self, view: View) -> None:
+        self.views.append(view)
+
+    def load_settings(self) -> Settings:
+        return self.settings
+
+    async def look(self, settings: Settings, *, force: bool) -> Looked:
+        self.done.append("look hard" if force else "look")
+        await asyncio.sleep(0)
+        return self.script.pop(0) if len(self.script) > 1 else self.script[0]
+
+    async def execute(
+        self, plan: Plan, settings: Settings, may_go_on: Callable[[], str]
+    ) -> tuple[tuple[Outcome, ...], str]:
+        names = [step.unit for wave in plan.waves for step in wave.steps]
+        self.done.append(f"restart {' '.join(names)}")
+        if self.gate:
+            await self.gate.wait()
+        if held := may_go_on():
+            return (), held
+        for step in (step for wave in plan.waves for step in wave.steps):
+            attempt = self.store.begin(plan.transaction, step, NOW)
+            self.store.end(attempt.id, Outcome(step.unit, Result.FRESH), NOW)
+        return tuple(Outcome(name, Result.FRESH) for name in names), ""
+
+    async def resume(self, attempts: tuple[Attempt, ...], settings: Settings) -> tuple[Outcome, ...]:
+        self.done.append(f"resume {' '.join(attempt.unit for attempt in attempts)}")
+        await asyncio.sleep(0)
+        return tuple(Outcome(attempt.unit, Result.FRESH) for attempt in attempts)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.open(tmp_path / "history.sqlite", NOW)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+def drive(store: Store, doors: ScriptedDoors, play: Callable[[Corridor], Any], settings: Settings = QUIET) -> Corridor:
+    doors.store = store
+
+    async def whole() -> Corridor:
+        corridor = Corridor(store, settings, doors)  # type: ignore[arg-type]
+        running = asyncio.create_task(corridor.run())
+        await until(lambda: corridor.view.phase is Phase.IDLE)
+        await play(corridor)
+        corridor.put(Stop())
+        assert await running == 0
+        return corridor
+
+    return asyncio.run(whole())
+
+
+async def nothing(corridor: Corridor) -> None:
+    return None
+
+
+def ask(corridor: Corridor, method: str, **arguments: Any) -> "asyncio.Future[dict[str, Any]]":
+    ticket: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+    corridor.put(Asked(method, {"units": [], "all": False, "dry_run": False, **arguments}, ROOT, ticket))
+    return ticket
+
+
+def steps(doors: ScriptedDoors) -> list[str]:
+    return [entry for entry in doors.done if not entry.startswith("tell")]
+
+
+def test_a_start_looks_once_and_then_rests(store: Store) -> None:
+    doors = ScriptedDoors(looked())
+    drive(store, doors, nothing)
+    assert steps(doors) == ["look hard"]
+
+
+def test_what_is_stale_is_restarted_and_looked_at_again(store: Store) -> None:
+    doors = ScriptedDoors(looked(stale("a.service"), stale("b.service")), looked())
+    corridor = drive(store, doors, nothing)
+    assert steps(doors) == ["look hard", "restart a.service b.service", "look hard"]
+    assert [outcome.unit for outcome in corridor.view.outcomes] == ["a.service", "b.service"]
+
+
+def test_observing_restarts_nothing(store: Store) -> None:
+    doors = ScriptedDoors(looked(stale("a.service")))
+    corridor = drive(store, doors, nothing, replace(QUIET, mode="observe"))
+    assert steps(doors) == ["look hard"]
+    assert corridor.view.findings[0].subject == "a.service"
+
+
+def test_what_is_deferred_is_left_alone(store: Store) -> None:
+    doors = ScriptedDoors(looked(stale("dbus.service", Disposition.DEFER)))
+    drive(store, doors, nothing)
+    assert steps(doors) == ["look hard"]
+
+
+def test_a_burst_of_wake_ups_is_one_look(store: Store) -> None:
+    doors = ScriptedDoors(looked())
+
+    async def play(corridor: Corridor) -> None:
+        for _ in range(50):
+            corridor.put(Touched(Topic.PACKAGES, "x", datetime.now(UTC)))
+        await until(lambda: len(steps(doors)) == 2 and corridor.view.phase is Phase.IDLE)
+        await asyncio.sleep(0.05)
+
+    drive(store, doors, play)
+    assert steps(doors) == ["look hard", "look"]
+
+
+def test_nothing_is_begun_while_dpkg_holds_its_lock(store: Store) -> None:
+    doors = ScriptedDoors(looked())
+
+    async def play(corridor: Corridor) -> None:
+        doors.is_locked = True
+        corridor.put(Touched(Topic.PACKAGES, "x", datetime.now(UTC)))
+        await asyncio.sleep(0.1)
+        assert steps(doors) == ["look hard"]
+        assert corridor.view.phase is Phase.SETTLING
+        doors.is_locked = False
+        corridor.put(Touched(Topic.PACKAGES, "released", datetime.now(UTC)))
+        await until(lambda: steps(doors) == ["look hard", "look"])
+
+    drive(store, doors, play)
+
+
+def test_a_transaction_that_opens_during_a_wave_has_the_rest_planned_again(store: Store) -> None:
+    doors = ScriptedDoors(looked())
+
+    async def play(corridor: Corridor) -> None:
+        doors.gate = asyncio.Event()
+        doors.script = [looked(stale("a.service"))]
+        corridor.put(Touched(Topic.PACKAGES, "first", datetime.now(UTC)))
+        await until(lambda: "restart a.service" in doors.done)
+        corridor.put(Touched(Topic.PACKAGES, "second", datetime.now(UTC)))
+        await asyncio.sleep(0)
+        doors.gate.set()
+        await until(lambda: doors.done.count("restart a.service") == 2)
+        await until(lambda: corridor.view.phase is Phase.IDLE)
+
+    corridor = drive(store, doors, play)
+    assert [outcome.result for outcome in corridor.view.outcomes] == [Result.FRESH]
+
+
+def test_nothing_is_restarted_twice_for_one_transaction_even_if_the_check_insists(store: Store) -> None:
+    doors = ScriptedDoors(looked(stale("a.service"), stale("aftercare.service")))
+
+    async def play(corridor: Corridor) -> None:
+        await ask(corridor, "check")
+        await asyncio.sleep(0.1)
+
+    drive(store, doors, play)
+    restarts = [entry for entry in doors.done if entry.startswith("restart")]
+    assert restarts == ["restart a.service", "restart aftercare.service"]
+
+
+def test_waiting_ends_when_all_is_verified_and_not_before(store: Store) -> None:
+    doors = ScriptedDoors(looked(), looked(stale("a.service")), looked())
+
+    async def play(corridor: Corridor) -> None:
+        doors.gate = asyncio.Event()
+        ticket = ask(corridor, "wait")
+        await until(lambda: "restart a.service" in doors.done)
+        await asyncio.sleep(0.05)
+        assert not ticket.done()
+        doors.gate.set()
+        assert await ticket == {"done": True}
+        assert corridor.view.phase is Phase.IDLE
+
+    drive(store, doors, play)
+
+
+def test_waiting_is_not_done_where_the_look_failed(store: Store) -> None:
+    doors = ScriptedDoors(looked(), Looked(problem=AgentError(Kind.TIMED_OUT, "too slow")))
+
+    async def play(corridor: Corridor) -> None:
+        assert await ask(corridor, "wait") == {"done": False}
+        assert "too slow" in corridor.view.trouble
+
+    drive(store, doors, play)
+
+
+def test_a_failed_look_keeps_the_last_good_verdict(store: Store) -> None:
+    findings = looked(stale("dbus.service", Disposition.DEFER))
+    doors = ScriptedDoors(findings, Looked(problem=AgentError(Kind.TIMED_OUT, "too slow")))
+
+    async def play(corridor: Corridor) -> None:
+        await ask(corridor, "wait")
+
+    corridor = drive(store, doors, play)
+    assert [finding.subject for finding in corridor.view.findings] == ["dbus.service"]
+    assert "tell check-failed" in doors.done
+
+
+def test_a_named_unit_is_restarted_although_it_is_deferred_and_alone(store: Store) -> None:
+    found = looked(stale("dbus.service", Disposition.DEFER), stale("other.service", Disposition.DEFER))
+    doors = ScriptedDoors(found)
+
+    async def play(corridor: Corridor) -> None:
+        reply = await ask(corridor, "restart", units=["dbus.service"])
+        assert [outcome["unit"] for outcome in reply["restarts"]] == ["dbus.service"]
+
+    drive(store, doors, play)
+    assert steps(doors) == ["look hard", "look hard", "restart dbus.service", "look hard"]
+
+
+def test_a_dry_run_restarts_nothing(store: Store) -> None:
+    doors = ScriptedDoors(looked(stale("dbus.service", Disposition.DEFER)))
+
+    async def play(corridor: Corridor) -> None:
+        reply = await ask(corridor, "restart", units=["dbus.service"], dry_run=True)
+        assert reply["plan"]["waves"][0]["steps"][0]["unit"] == "dbus.service"
+
+    drive(store, doors, play)
+    assert not [entry for entry in doors.done if entry.startswith("restart")]
+
+
+def test_an_unstale_unit_that_is_named_is_refused_with_a_sentence(store: Store) -> None:
+    doors = ScriptedDoors(looked())
+
+    async def play(corridor: Corridor) -> None:
+        with pytest.raises(AgentError, match=r"nginx\.service is not stale"):
+            await ask(corridor, "restart", units=["nginx.service"])
+
+    drive(store, doors, play)
+
+
+def test_what_a_dead_daemon_had_begun_is_finished_first(store: Store) -> None:
+    store.begin(7, Step("a.service", Rule("*"), "i", 1, (), ()), NOW)
+    doors = ScriptedDoors(looked())
+    drive(store, doors, nothing)
+    assert steps(doors)[:2] == ["resume a.service", "look hard"]
+
+
+def test_what_a_dead_daemon_had_begun_waits_for_an_open_transaction(store: Store) -> None:
+    store.begin(7, Step("a.service", Rule("*"), "i", 1, (), ()), NOW)
+    doors = ScriptedDoors(looked())
+    doors.is_locked = True
+
+    async def whole() -> None:
+        corridor = Corridor(store, QUIET, doors)  # type: ignore[arg-type]
+        running = asyncio.create_task(corridor.run())
+        await asyncio.sleep(0.1)
+        assert steps(doors) == []
+        doors.is_locked = False
+        corridor.put(Touched(Topic.PACKAGES, "released", NOW))
+        await until(lambda: steps(doors)[:1] == ["resume a.service"])
+        corridor.put(Stop())
+        await running
+
+    asyncio.run(whole())
+
+
+def test_the_agent_goes_last(store: Store) -> None:
+    doors = ScriptedDoors(
+        looked(stale("a.service"), stale("aftercare.service")), looked(stale("aftercare.service")), looked()
+    )
+    drive(store, doors, nothing)
+    assert steps(doors) == ["look hard", "restart a.service", "look hard", "restart aftercare.service", "look hard"]
+
+
+def test_the_agent_does_not_go_while_dpkg_is_at_work(store: Store) -> None:
+    doors = ScriptedDoors(looked())
+
+    async def play(corridor: Corridor) -> None:
+        doors.script = [looked(stale("aftercare.service"))]
+        doors.is_locked = True
+        corridor.put(Asked("check", {}, ROOT, asyncio.get_running_loop().create_future()))
+        await asyncio.sleep(0.1)
+        assert not [entry for entry in doors.done if entry.startswith("restart")]
+        doors.is_locked = False
+        corridor.put(Touched(Topic.PACKAGES, "released", datetime.now(UTC)))
+        await until(lambda: "restart aftercare.service" in doors.done)
+
+    drive(store, doors, play)
+
+
+def test_a_bad_configuration_is_said_and_not_used(store: Store) -> None:
+    doors = ScriptedDoors(looked())
+
+    def broken() -> Settings:
+        raise AgentError(Kind.CONFIG, "aftercare.toml: unknown setting 'mod'", "did you mean mode?")
+
+    async def play(corridor: Corridor) -> None:
+        doors.load_settings = broken  # type: ignore[method-assign]
+        corridor.put(Reload())
+        await until(lambda: "tell config-rejected" in doors.done and corridor.view.phase is Phase.IDLE)
+        assert "unknown setting" in corridor.view.rejected
+        assert corridor.settings == QUIET
+
+    drive(store, doors, play)
+
+
+def test_a_new_transaction_forgets_the_outcomes_of_the_one_before(store: Store) -> None:
+    transaction = Transaction(5, None, NOW, "apt upgrade", "", (), ())
+    doors = ScriptedDoors(looked(stale("a.service")), looked(), looked(transaction=transaction))
+
+    async def play(corridor: Corridor) -> None:
+        assert corridor.view.outcomes
+        await ask(corridor, "wait")
+
+    corridor = drive(store, doors, play)
+    assert corridor.view.transaction == transaction
+    assert corridor.view.outcomes == ()
