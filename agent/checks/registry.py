@@ -1,25 +1,29 @@
-"""The checks that there are. A new check is one file, one line here, and its rows in the settings table."""
+"""The checks that there are. A new check is one file, one line here, and its rows in the settings table.
 
+A check is loaded where it runs, in a worker or in the foreground: the daemon only needs to know of it.
+"""
+
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from agent.checks import libraries
 from agent.model.errors import AgentError, Kind
 from agent.model.events import Topic
 from agent.model.facts import Host
 from agent.model.findings import CheckResult, Request
 
+Run = Callable[[Host, Request], CheckResult]
+
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A check: what wakes it up, and the plain function that it is."""
+    """A check, and what wakes it up. It is the function `run` of the module of its name, beside this one."""
 
     name: str
     topics: frozenset[Topic]
-    run: Callable[[Host, Request], CheckResult]
 
 
-CHECKS = {check.name: check for check in (Check("libraries", frozenset({Topic.PACKAGES}), libraries.run),)}
+CHECKS = {check.name: check for check in (Check("libraries", frozenset({Topic.PACKAGES})),)}
 
 
 def find(name: str) -> Check:
@@ -27,3 +31,9 @@ def find(name: str) -> Check:
     if name not in CHECKS:
         raise AgentError(Kind.USAGE, f"there is no check {name!r}", f"known are {', '.join(CHECKS)}")
     return CHECKS[name]
+
+
+def function_of(check: Check) -> Run:
+    """Return the plain function that the check is."""
+    run: Run = importlib.import_module(f"agent.checks.{check.name}").run
+    return run

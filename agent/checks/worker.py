@@ -16,7 +16,7 @@ from typing import Any
 
 from agent import RUNNING
 from agent.checks.progress import PROGRESS, Progress
-from agent.checks.registry import find
+from agent.checks.registry import find, function_of
 from agent.checks.survey import survey
 from agent.model import contract
 from agent.model.errors import AgentError
@@ -49,7 +49,7 @@ def serve(order: dict[str, Any]) -> None:
     host = contract.decode(Host, order["host"])
     if order["op"] == "check":
         request = contract.decode(Request, order["request"])
-        say({"result": contract.encode(find(request.check).run(host, request))})
+        say({"result": contract.encode(function_of(find(request.check))(host, request))})
         return
     old = order["snapshot"]
     known = None if old is None else contract.decode(dict[str, PackageState], old)

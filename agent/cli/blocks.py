@@ -63,8 +63,8 @@ def status(view: dict[str, Any]) -> list[Block]:
     blocks += findings(view["findings"])
     if view.get("restarts"):
         blocks.append(restarts(view["restarts"]))
-    if view.get("detail", {}).get("identical"):
-        blocks.append(identical(view["detail"]["identical"]))
+    if same := view.get("detail", {}).get("libraries", {}).get("identical"):
+        blocks.append(identical(same))
     return blocks + [Line(f"not seen: {line}") for line in view.get("unseen", ())]
 
 

@@ -8,7 +8,7 @@ import sys
 from argparse import Namespace
 from datetime import UTC, datetime
 
-from agent.checks.registry import CHECKS, find
+from agent.checks.registry import CHECKS, find, function_of
 from agent.cli import blocks
 from agent.cli.ask import emit
 from agent.config.load import load
@@ -26,7 +26,7 @@ def check(options: Namespace) -> int:
         options.format = "json"
     rules = load().rules
     now = datetime.now(UTC)
-    results = [find(name).run(host, Request(name, now, rules)) for name in options.check or CHECKS]
+    results = [function_of(find(name))(host, Request(name, now, rules)) for name in options.check or CHECKS]
     return _print(options, results, now)
 
 
@@ -45,7 +45,7 @@ def _print(options: Namespace, results: list[CheckResult], now: datetime) -> int
         "unseen": [contract.printable(line) for line in unseen],
     }
     options.json = options.format == "json"
-    emit(options, data, blocks.status({**data, "detail": results[0].detail}))
+    emit(options, data, blocks.status(data))
     return Exit.FINDINGS if findings else Exit.CLEAN
 
 

@@ -15,6 +15,7 @@ from agent.config.settings import Settings
 from agent.daemon import telling
 from agent.daemon.doors import Doors
 from agent.daemon.errands import Errand, why_not
+from agent.daemon.look import LIBRARIES
 from agent.daemon.planning import not_twice, own_plan, plan_for
 from agent.model import contract
 from agent.model.errors import AgentError
@@ -46,7 +47,7 @@ class Corridor:
         self._served: Errand | None = None
         self._wanted = ""
         self._plan: Plan | None = None
-        self._units: dict[str, Unit] = {}
+        self.units: dict[str, Unit] = {}
         self._leaving = ""
         self._unended = store.memory().unended
 
@@ -142,39 +143,37 @@ class Corridor:
         if looked.transaction:
             self._show(transaction=looked.transaction, outcomes=())
             telling.transaction(self.doors.tell, looked.transaction)
+        if looked.outdated:
+            self._leaving = f"aftercare or its Python was upgraded: {looked.outdated}"
+        if looked.results:
+            self._take_results(looked)
         if looked.problem:
             self._wake("look", datetime.now(UTC) + AFTER_TROUBLE)
             self.complain(looked.problem)
-        if looked.outdated:
-            self._leaving = f"aftercare or its Python was upgraded: {looked.outdated}"
-        if looked.result is not None:
-            self._take_result(looked)
 
-    def _take_result(self, looked: Looked) -> None:
-        assert looked.result is not None
-        now = datetime.now(UTC)
-        findings = self.store.date(looked.result.findings, now)
+    def _take_results(self, looked: Looked) -> None:
+        """Put the new verdicts in the place of the old; a check that could not be run keeps its last one."""
+        now, ran = datetime.now(UTC), {result.check for result in looked.results}
+        kept = [finding for finding in self.view.findings if finding.check not in ran]
+        found = [finding for result in looked.results for finding in result.findings]
+        findings = self.store.date((*found, *kept), now)
         telling.findings(self.doors.tell, self.view, findings, looked, now)
-        self._wake("look", looked.result.again_at)
-        self._units = looked.units
+        self._wake("look", min((result.again_at for result in looked.results if result.again_at), default=None))
+        self.units = looked.units
         self._show(
             findings=findings,
-            detail=looked.result.detail,
-            unseen=looked.result.unseen,
+            detail=self.view.detail | {result.check: result.detail for result in looked.results},
+            unseen=tuple(line for result in looked.results for line in result.unseen),
             checked_at=now,
             trouble="",
             held="",
         )
-        self._plan = not_twice(self.make_plan(), self.store.memory())
+        self._plan = not_twice(self.make_plan(), self.store.memory()) if LIBRARIES in ran else None
         self._show(plan=self._plan)
-
-    def unit_of_main(self, pid: int) -> str:
-        """Return the unit whose main process `pid` was at the last look; empty where there is none."""
-        return next((unit.name for unit in self._units.values() if unit.main_pid == pid), "")
 
     def make_plan(self, named: frozenset[str] = frozenset()) -> Plan:
         """Return what would be restarted now, of what was found last."""
-        return plan_for(self.view, self._units, self.settings.rules, named)
+        return plan_for(self.view, self.units, self.settings.rules, named)
 
     # What is done about it
 
@@ -240,7 +239,7 @@ class Corridor:
         """Have systemd restart us: it ends this process in the middle of it, and the next one verifies the attempt."""
         reason, self._leaving = self._leaving or "its own code was replaced", ""
         self.doors.tell("agent-restarting", reason=reason)
-        self._restart(own_plan(self.view, self._units, self.settings.rules, reason))
+        self._restart(own_plan(self.view, self.units, self.settings.rules, reason))
 
     # Who asks
 

@@ -2,9 +2,11 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from agent.checks.registry import CHECKS
 from agent.config.settings import Settings
 from agent.daemon import workers
 from agent.daemon.workers import Outdated
@@ -15,6 +17,9 @@ from agent.model.facts import Host
 from agent.model.findings import CheckResult, Request, Severity
 from agent.model.memory import Memory
 from agent.store import Store
+
+LIBRARIES = "libraries"
+"""The check by whose verdict units are restarted."""
 
 
 async def look(host: Host, store: Store, settings: Settings, locked: Callable[[], bool], *, force: bool) -> Looked:
@@ -32,9 +37,9 @@ async def look(host: Host, store: Store, settings: Settings, locked: Callable[[]
         if known and transaction is None and not force:
             return Looked()
         request = _request(store.memory(), settings, unfinished, known)
-        result = await workers.check(host, settings, request)
-        _remember(store, request, result)
-        return Looked(result, transaction, await asyncio.to_thread(units.read_units, host))
+        results, problem = await _run_all(host, settings, request)
+        _remember(store, request, results)
+        return Looked(results, transaction, await asyncio.to_thread(units.read_units, host), problem)
     except AgentError as problem:
         return Looked(transaction=transaction, problem=problem)
     except Outdated as version:
@@ -55,7 +60,7 @@ async def _survey(
 
 def _request(memory: Memory, settings: Settings, unfinished: tuple[str, ...], known: bool) -> Request:
     return Request(
-        check="libraries",
+        check=LIBRARIES,
         now=datetime.now(UTC),
         rules=settings.rules,
         retired=memory.retired if known else None,
@@ -65,10 +70,25 @@ def _request(memory: Memory, settings: Settings, unfinished: tuple[str, ...], kn
     )
 
 
-def _remember(store: Store, request: Request, result: CheckResult) -> None:
-    store.learn(result)
-    still = {finding.subject for finding in result.findings if finding.severity is Severity.CRITICAL}
-    store.mend(outcome.unit for outcome in request.broken if outcome.unit not in still)
+async def _run_all(
+    host: Host, settings: Settings, request: Request
+) -> tuple[tuple[CheckResult, ...], AgentError | None]:
+    """Run every check. One that cannot be run keeps no other from being run; its problem is told."""
+    results, problem = [], None
+    for name in CHECKS:
+        try:
+            results.append(await workers.check(host, settings, replace(request, check=name)))
+        except AgentError as failed:
+            problem = failed
+    return tuple(results), problem
+
+
+def _remember(store: Store, request: Request, results: tuple[CheckResult, ...]) -> None:
+    for result in results:
+        store.learn(result)
+        if result.check == LIBRARIES:
+            down = {finding.subject for finding in result.findings if finding.severity is Severity.CRITICAL}
+            store.mend(outcome.unit for outcome in request.broken if outcome.unit not in down)
 
 
 async def recheck(host: Host, store: Store, settings: Settings) -> CheckResult:

@@ -34,5 +34,10 @@ def own_plan(view: View, units: Mapping[str, Unit], rules: Sequence[Rule], reaso
     return Plan(_cause(view), (Wave(LAST_WAVE, (step,)),))
 
 
+def unit_of_main(units: Mapping[str, Unit], pid: int) -> str:
+    """Return the unit whose main process `pid` is; empty where there is none."""
+    return next((unit.name for unit in units.values() if unit.main_pid == pid), "")
+
+
 def _cause(view: View) -> int:
     return view.transaction.id if view.transaction else 0

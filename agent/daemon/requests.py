@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from agent.daemon.corridor import Corridor
+from agent.daemon.planning import unit_of_main
 from agent.daemon.watchers import Watchers
 from agent.model import contract, view
 from agent.model.errors import AgentError, Kind
@@ -86,7 +87,7 @@ class Requests:
         known = self._corridor.store.restarts()
         chain = why.explain(self._corridor.view, subject, known)
         if not chain and subject.isdigit():
-            chain = why.explain(self._corridor.view, self._corridor.unit_of_main(int(subject)), known)
+            chain = why.explain(self._corridor.view, unit_of_main(self._corridor.units, int(subject)), known)
         if not chain:
             hint = "agentctl status lists what is stale, agentctl history what was restarted"
             raise NotFound(f"{subject} is not stale, and no restart of it is on record", hint)

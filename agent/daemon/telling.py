@@ -38,7 +38,8 @@ def findings(tell: Tell, before: View, found: Sequence[Finding], looked: Looked,
             _stale(tell, finding.evidence)
     if looked.transaction and not found:
         tell("nothing-stale", transaction=looked.transaction.id)
-    identical = looked.result.detail.get("identical", {}) if looked.result else {}
+    same = [result.detail.get("identical", {}) for result in looked.results if result.check == "libraries"]
+    identical: dict[str, list[str]] = same[0] if same else {}
     if looked.transaction and identical:
         files = sorted({path for paths in identical.values() for path in paths})
         tell("identical", transaction=looked.transaction.id, files=files, units=sorted(identical))

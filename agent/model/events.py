@@ -99,13 +99,14 @@ class Transaction:
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """A look at the machine ended. `result` None: nothing had changed, or it could not be made (`problem`).
+    """A look at the machine ended. `results`: of the checks that ran; none ran where nothing had changed.
 
-    transaction: what the survey found that dpkg did. units: what systemd said right after the check. outdated: the
-    files of this very program are another version by now. abandoned: a transaction opened meanwhile.
+    problem: why one of them, or all, could not be run. transaction: what the survey found that dpkg did. units: what
+    systemd said right after the checks. outdated: the files of this very program are another version by now.
+    abandoned: a transaction opened meanwhile.
     """
 
-    result: CheckResult | None = None
+    results: tuple[CheckResult, ...] = ()
     transaction: Transaction | None = None
     units: dict[str, Unit] = field(default_factory=dict)
     problem: AgentError | None = None

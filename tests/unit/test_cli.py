@@ -32,7 +32,7 @@ VIEW: dict[str, Any] = {
     "findings": [FINDING],
     "restarts": [{"unit": "nginx.service", "result": "fresh", "took": {"job": 0.4, "settle": 2}, "hint": ""}],
     "unseen": ["3 processes of other users"],
-    "detail": {"identical": {"ssh.service": ["/usr/lib/libssl.so.3"]}},
+    "detail": {"libraries": {"identical": {"ssh.service": ["/usr/lib/libssl.so.3"]}}},
 }
 
 

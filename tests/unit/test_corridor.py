@@ -31,7 +31,7 @@ def stale(unit: str, disposition: Disposition = Disposition.RESTART) -> Finding:
 
 def looked(*findings: Finding, **others: Any) -> Looked:
     units = {finding.subject: Unit(finding.subject, main_pid=1, invocation="i") for finding in findings}
-    return Looked(CheckResult("libraries", findings), units=units, **others)
+    return Looked((CheckResult("libraries", findings),), units=units, **others)
 
 
 class ScriptedDoors:

@@ -5,7 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from agent.host.processes import is_kernel_thread, parse_cgroup, read_pids, read_process, read_start, shares_root
+from agent.host.processes import (
+    is_kernel_thread,
+    parse_cgroup,
+    read_pids,
+    read_process,
+    read_start,
+    shares_root,
+)
 from agent.model.facts import Host
 
 STAT = "{pid} ({comm}) S 1 1 1 0 -1 {flags} 0 0 0 0 0 0 0 0 20 0 1 0 {start} 0 0 0 0\n"
@@ -50,7 +57,10 @@ def test_pids_are_numbers_only(tmp_path: Path) -> None:
         ("0::/a:b::c\n", "/a:b::c"),
         ("0::/\n", "/"),
         ("", ""),
-        ("0::/user.slice/u\x0b0::/system.slice/ssh.service\n", "/user.slice/u\x0b0::/system.slice/ssh.service"),
+        (
+            "0::/user.slice/u\x0b0::/system.slice/ssh.service\n",
+            "/user.slice/u\x0b0::/system.slice/ssh.service",
+        ),
         ("0::/user.slice/\u2028 1:name=systemd:/x\n", "/user.slice/\u2028 1:name=systemd:/x"),
     ],
 )
@@ -70,7 +80,14 @@ def test_one_root_is_one_namespace_or_the_same_directory_of_the_same_file_system
     (tmp_path / "6/ns").mkdir()
     (tmp_path / "6/ns/mnt").symlink_to("mnt:[1]")
     host = Host(proc=str(tmp_path))
-    assert [shares_root(host, pid, 1) for pid in (2, 3, 4, 5, 6, 7)] == [True, False, False, False, True, False]
+    assert [shares_root(host, pid, 1) for pid in (2, 3, 4, 5, 6, 7)] == [
+        True,
+        False,
+        False,
+        False,
+        True,
+        False,
+    ]
 
 
 def test_a_process_is_read_as_the_kernel_shows_it() -> None:
