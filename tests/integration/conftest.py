@@ -1,0 +1,26 @@
+"""What the tests of detection share."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.herd import LIBRARY, OLD, Root
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A directory that every user may enter, on the file system of /var/tmp."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="aftercare-") as name:
+        os.chmod(name, 0o755)
+        yield Path(name)
+
+
+@pytest.fixture
+def root(place: Path) -> Root:
+    """A root where libdemo 1.0 is installed."""
+    root = Root(place / "root")
+    root.install("libdemo", "1.0", {LIBRARY: OLD})
+    return root
