@@ -179,7 +179,7 @@ def history(data: dict[str, Any]) -> list[Block]:
         for item in data["transactions"]
     )
     restarted = tuple(
-        (local(item["begun"]), item["unit"], _result(item["outcome"]), "\n".join(item["reasons"]))
+        (local(item["begun"]), item["unit"], _result(item["outcome"]), _short(item["reasons"]))
         for item in data["restarts"]
     )
     blocks: list[Block] = []
@@ -188,6 +188,11 @@ def history(data: dict[str, Any]) -> list[Block]:
     if restarted:
         blocks.append(Table("Restarts", ("begun", "unit", "result", "why"), restarted))
     return blocks or [Line("Nothing is recorded for that time.")]
+
+
+def _short(reasons: list[str]) -> str:
+    """Packages without their versions, which `agentctl why` tells."""
+    return ", ".join(reason.split()[0] if " → " in reason else reason for reason in reasons)
 
 
 def _result(outcome: dict[str, Any] | None) -> str:
