@@ -35,6 +35,11 @@ def columns(id: FileId) -> tuple[int, int, int]:
     return id.device, id.inode - (id.inode >> 63 << 64), id.born
 
 
+def text(since: datetime | None) -> str:
+    """Return a time to compare the texts of times with; None: before all of them."""
+    return since.isoformat() if since else ""
+
+
 def retired(row: Row) -> Retired:
     """Return a row of `retired`."""
     path, package, version, device, inode, born, cause = row

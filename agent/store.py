@@ -24,6 +24,8 @@ from agent.model.findings import CheckResult, Finding, Survey
 from agent.model.memory import Memory, Recorded
 from agent.model.restarts import BROKEN, Attempt, Outcome, Step
 
+FULL = "is the disk of /var/lib/aftercare full or read-only?"
+
 
 class Store:
     """The open history. Every method is one commit; times are given by the caller."""
@@ -40,7 +42,7 @@ class Store:
             database = _connect(path)
         except sqlite3.DatabaseError as problem:
             if isinstance(problem, sqlite3.OperationalError):
-                raise AgentError(Kind.UNREADABLE, f"{path}: {problem}", "is the disk full or read-only?") from problem
+                raise AgentError(Kind.UNREADABLE, f"{path}: {problem}", FULL) from problem
             aside = path.with_name(f"{path.name}.broken-{now:%Y%m%dT%H%M%S}")
             _put_aside(path, aside)
             recovered = f"{path} was no database any more ({problem}): it is kept as {aside}, a new one is begun"
@@ -153,7 +155,7 @@ class Store:
     def transactions(self, limit: int = 50, since: datetime | None = None) -> Iterator[Transaction]:
         """Yield transactions, newest first."""
         found = self._database.execute(
-            "SELECT * FROM transactions WHERE ended >= ? ORDER BY id DESC LIMIT ?", (_text(since), limit)
+            "SELECT * FROM transactions WHERE ended >= ? ORDER BY id DESC LIMIT ?", (rows.text(since), limit)
         )
         return (rows.transaction(row) for row in found.fetchall())
 
@@ -161,7 +163,7 @@ class Store:
         """Return restarts of the past, newest first, of one unit or of all."""
         found = self._database.execute(
             "SELECT * FROM attempts WHERE begun >= ? AND (? IS NULL OR unit = ?) ORDER BY id DESC LIMIT ?",
-            (_text(since), unit, unit, limit),
+            (rows.text(since), unit, unit, limit),
         ).fetchall()
         causes = {row[1] for row in found}
         known = {cause: self._transaction(cause) for cause in causes}
@@ -188,13 +190,17 @@ class Store:
 
     @contextlib.contextmanager
     def _commit(self) -> Iterator[None]:
-        self._database.execute("BEGIN IMMEDIATE")
+        """All or nothing; raises AgentError(UNREADABLE) where SQLite cannot write."""
         try:
+            self._database.execute("BEGIN IMMEDIATE")
             yield
-        except BaseException:
-            self._database.execute("ROLLBACK")
+            self._database.execute("COMMIT")
+        except BaseException as problem:
+            if self._database.in_transaction:
+                self._database.execute("ROLLBACK")
+            if isinstance(problem, sqlite3.Error):
+                raise AgentError(Kind.UNREADABLE, f"the history cannot be written: {problem}", FULL) from problem
             raise
-        self._database.execute("COMMIT")
 
     def _get(self, key: str) -> str:
         row = self._database.execute("SELECT value FROM meta WHERE key=?", (key,)).fetchone()
@@ -290,7 +296,3 @@ def _put_aside(path: Path, aside: Path) -> None:
     for suffix in ("-wal", "-shm"):
         with contextlib.suppress(FileNotFoundError):
             os.replace(f"{path}{suffix}", f"{aside}{suffix}")
-
-
-def _text(since: datetime | None) -> str:
-    return since.isoformat() if since else ""

@@ -52,17 +52,19 @@ class Corridor:
         self._unended = store.memory().unended
 
     async def run(self) -> int:
-        """Serve events until told to stop; return the exit status."""
-        try:
+        """Serve events until told to stop; return the exit status.
+
+        A bug in a task ends the daemon with its traceback: systemd starts it again, and the store knows the rest.
+        """
+        async with asyncio.TaskGroup() as self._tasks:
             self._beat()
             self.put(Touched(Topic.PACKAGES, "started", datetime.now(UTC)))
-            while True:
-                event = await self.events.get()
-                if isinstance(event, Stop):
-                    return event.exit_status
+            while not isinstance(event := await self.events.get(), Stop):
                 self._handle(event)
-        finally:
-            await self._drop_tasks()
+            for task in (self._looking, self._restarting):
+                if task:
+                    task.cancel()
+        return event.exit_status
 
     def busy_with_packages(self) -> str:
         """Return why no new restart may begin now; empty where it may."""
@@ -79,6 +81,15 @@ class Corridor:
         self._show(trouble=problem.message)
 
     def _handle(self, event: Event) -> None:
+        """Take one event; what a room could not do is told and tried again later."""
+        try:
+            self._take(event)
+            self._advance()
+        except AgentError as problem:
+            self._wake("look", datetime.now(UTC) + AFTER_TROUBLE)
+            self.complain(problem)
+
+    def _take(self, event: Event) -> None:
         match event:
             case Touched() | Due(what="settle"):
                 self._settle(event)
@@ -94,7 +105,6 @@ class Corridor:
                 self._take_restarts(event)
             case Reload():
                 self._reload()
-        self._advance()
 
     def _beat(self) -> None:
         """Tell systemd that the loop goes round, and again in time."""
@@ -132,7 +142,7 @@ class Corridor:
         for errand in self._errands:
             errand.seen = True
         self._show(phase=Phase.CHECKING)
-        self._looking = asyncio.create_task(self._have_look(force))
+        self._looking = self._tasks.create_task(self._have_look(force))
 
     async def _have_look(self, force: bool) -> None:
         self.put(await self.doors.look(self.settings, force=force))
@@ -185,7 +195,7 @@ class Corridor:
             self._resume()
         elif self._wanted:
             self._look()
-        elif errand := self._next_order():
+        elif errand := next((errand for errand in self._errands if errand.is_order), None):
             self._serve(errand)
         elif self.busy_with_packages():
             self._rest()
@@ -207,10 +217,13 @@ class Corridor:
     def _restart(self, plan: Plan) -> None:
         self._plan = None
         self._show(phase=Phase.RESTARTING, plan=plan)
-        self._restarting = asyncio.create_task(self._have_restarted(plan))
+        self._restarting = self._tasks.create_task(self._have_restarted(plan))
 
     async def _have_restarted(self, plan: Plan) -> None:
-        outcomes, held = await self.doors.execute(plan, self.settings, self.busy_with_packages)
+        try:
+            outcomes, held = await self.doors.execute(plan, self.settings, self.busy_with_packages)
+        except AgentError as problem:
+            outcomes, held = (), problem.message
         self.put(RestartsDone(plan.transaction, outcomes, held))
 
     def _resume(self) -> None:
@@ -218,7 +231,7 @@ class Corridor:
         if not self.doors.locked():
             unended, self._unended = self._unended, ()
             self._show(phase=Phase.RESTARTING)
-            self._restarting = asyncio.create_task(self._have_resumed(unended))
+            self._restarting = self._tasks.create_task(self._have_resumed(unended))
 
     async def _have_resumed(self, unended: tuple[Attempt, ...]) -> None:
         outcomes = await self.doors.resume(unended, self.settings)
@@ -247,10 +260,6 @@ class Corridor:
         self.doors.drain()
         self._errands.append(Errand(asked))
         self._want("packages" if asked.method == "wait" else "asked")
-
-    def _next_order(self) -> Errand | None:
-        orders = (errand for errand in self._errands if errand.seen and errand.asked.method == "restart")
-        return next(orders, None)
 
     def _serve(self, errand: Errand) -> None:
         self._errands.remove(errand)
@@ -289,9 +298,3 @@ class Corridor:
         if view != self.view:
             self.view = view
             self.doors.publish(view)
-
-    async def _drop_tasks(self) -> None:
-        tasks = [task for task in (self._looking, self._restarting) if task]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

@@ -16,6 +16,11 @@ class Errand:
     asked: Asked
     seen: bool = False
 
+    @property
+    def is_order(self) -> bool:
+        """Whether he asks for restarts, and may have them now: what there is to restart was looked at since."""
+        return self.seen and self.asked.method == "restart"
+
     def answer(self, reply: dict[str, Any]) -> None:
         """Answer, unless he went away meanwhile."""
         if not self.asked.ticket.done():

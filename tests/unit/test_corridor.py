@@ -258,6 +258,36 @@ def test_a_failed_look_keeps_the_last_good_verdict(store: Store) -> None:
     assert "tell check-failed" in doors.done
 
 
+def test_a_history_that_cannot_be_written_is_told_and_the_loop_goes_on(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    doors = ScriptedDoors(looked())
+
+    async def play(corridor: Corridor) -> None:
+        def full(*_arguments: object) -> None:
+            raise AgentError(Kind.UNREADABLE, "the history cannot be written: disk full")
+
+        monkeypatch.setattr(store, "date", full)
+        ask(corridor, "check")
+        await until(lambda: "disk full" in corridor.view.trouble)
+        monkeypatch.undo()
+        await ask(corridor, "check")
+        assert corridor.view.trouble == ""
+
+    drive(store, doors, play)
+
+
+def test_a_bug_in_a_task_ends_the_daemon_and_is_not_swallowed(store: Store) -> None:
+    doors = ScriptedDoors(looked())
+
+    async def broken(settings: Settings, *, force: bool) -> Looked:
+        raise ZeroDivisionError
+
+    doors.look = broken  # type: ignore[method-assign]
+    with pytest.raises(ExceptionGroup):
+        asyncio.run(Corridor(store, QUIET, doors).run())  # type: ignore[arg-type]
+
+
 def test_a_named_unit_is_restarted_although_it_is_deferred_and_alone(store: Store) -> None:
     found = looked(stale("dbus.service", Disposition.DEFER), stale("other.service", Disposition.DEFER))
     doors = ScriptedDoors(found)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.model.errors import AgentError
 from agent.model.events import Change
 from agent.model.facts import FileId, Indexed, PackageState, Retired, Snapshot, StaleProcess
 from agent.model.findings import CheckResult, Finding, Severity, Survey
@@ -192,3 +193,14 @@ def test_a_file_of_another_version_is_kept_aside(tmp_path: Path) -> None:
 
 def test_the_history_is_for_root_alone(tmp_path: Path, store: Store) -> None:
     assert (tmp_path / "history.sqlite").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_full_disk_is_a_sentence_and_loses_nothing(store: Store) -> None:
+    upgrade(store)
+    before = store.memory()
+    store._database.execute("PRAGMA max_page_count=1")
+    with pytest.raises(AgentError, match="the history cannot be written") as caught:
+        store.keep_settings("x" * 1_000_000)
+    assert "full" in caught.value.message + caught.value.hint
+    assert store.memory() == before
+    store.keep_settings("small enough for a page that is there already")
