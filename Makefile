@@ -15,6 +15,9 @@ test:           ## as root: all tests, on booted Debian 12 and 13 too (ARGS="-k 
 test-unit:      ## the tests that take seconds and touch nothing
 	@setup/test tests/unit $(ARGS)
 
+bench:          ## as root: speed and precision beside needrestart and checkrestart, on a throwaway Debian 12
+	@tests/bench/run
+
 deb:            ## build the Debian package into build/
 	@setup/deb
 
@@ -34,4 +37,4 @@ clean:          ## remove what was built here
 clean-cache:    ## as root: remove what demo and test keep in /var/cache
 	rm -rf "$${AFTERCARE_CACHE:-/var/cache/aftercare-tests}"
 
-.PHONY: help demo test test-unit deb install uninstall lint clean clean-cache
+.PHONY: help demo test test-unit bench deb install uninstall lint clean clean-cache

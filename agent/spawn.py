@@ -22,6 +22,8 @@ ENVIRONMENT = {
 DIRECTORIES = ("/usr/sbin", "/usr/bin", "/sbin", "/bin")
 LONGEST_LINE = 64 << 20
 LONGEST_COMPLAINT = 64 << 10
+DYING = 5.0
+"""Seconds that a killed program has to be gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,23 +78,16 @@ async def converse(argv: Sequence[str], stdin: bytes, take: Callable[[bytes], No
     """Start `argv`, feed it `stdin` and give each line that it prints to `take`, as they come.
 
     timeout: seconds for the whole of it. Raises AgentError: TIMED_OUT, or SPAWN where it ends with another status
-    than 0 (its last words in the hint), and whatever `take` raises. However it ends, the program is gone then.
+    than 0 (its last words in the hint) or cannot be started, PROTOCOL where a line has no end, and whatever `take`
+    raises. However it ends, the program was killed then.
     """
-    process = await asyncio.create_subprocess_exec(
-        *argv,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=ENVIRONMENT,
-        cwd="/",
-        limit=LONGEST_LINE,
-    )
+    process = await _start(argv)
     assert process.stdin and process.stdout and process.stderr
     complaint = asyncio.create_task(process.stderr.read(LONGEST_COMPLAINT))
     feeding = asyncio.create_task(_feed(process.stdin, stdin))
     try:
         async with asyncio.timeout(timeout):
-            async for line in process.stdout:
+            while line := await _line(process.stdout):
                 take(line)
             status = await process.wait()
             words = (await complaint).decode(errors="replace").strip()
@@ -106,6 +101,28 @@ async def converse(argv: Sequence[str], stdin: bytes, take: Callable[[bytes], No
         raise AgentError(Kind.SPAWN, f"the worker ended with status {status}", words[-2000:])
 
 
+async def _start(argv: Sequence[str]) -> asyncio.subprocess.Process:
+    try:
+        return await asyncio.create_subprocess_exec(
+            *argv,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=ENVIRONMENT,
+            cwd="/",
+            limit=LONGEST_LINE,
+        )
+    except OSError as problem:
+        raise AgentError(Kind.SPAWN, f"{argv[0]}: {problem.strerror}") from problem
+
+
+async def _line(stream: asyncio.StreamReader) -> bytes:
+    try:
+        return await stream.readline()
+    except ValueError as problem:
+        raise AgentError(Kind.PROTOCOL, f"the worker said more than {LONGEST_LINE} bytes in one line") from problem
+
+
 async def _feed(pipe: asyncio.StreamWriter, data: bytes) -> None:
     with contextlib.suppress(ConnectionError):
         pipe.write(data)
@@ -114,7 +131,9 @@ async def _feed(pipe: asyncio.StreamWriter, data: bytes) -> None:
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
+    """Kill it. One that the kernel holds on to is not waited for: it dies when that lets go."""
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
-        await process.wait()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), DYING)

@@ -40,8 +40,8 @@ class Store:
         recovered = ""
         try:
             database = _connect(path)
-        except sqlite3.DatabaseError as problem:
-            if isinstance(problem, sqlite3.OperationalError):
+        except (sqlite3.DatabaseError, OSError) as problem:
+            if isinstance(problem, sqlite3.OperationalError | OSError):
                 raise AgentError(Kind.UNREADABLE, f"{path}: {problem}", FULL) from problem
             aside = path.with_name(f"{path.name}.broken-{now:%Y%m%dT%H%M%S}")
             _put_aside(path, aside)
@@ -115,13 +115,14 @@ class Store:
     def date(self, findings: Sequence[Finding], now: datetime) -> tuple[Finding, ...]:
         """Return `findings` with `since`: the time at which each of them was first seen without a gap."""
         with self._commit():
-            ids = [finding.id for finding in findings]
+            ids = [contract.printable(finding.id) for finding in findings]
             marks = ",".join("?" * len(ids))
             self._database.execute(f"DELETE FROM since WHERE id NOT IN ({marks})", ids)
             found = [(id, now.isoformat()) for id in ids]
             self._database.executemany("INSERT OR IGNORE INTO since VALUES(?, ?)", found)
             since = dict(self._database.execute("SELECT id, at FROM since").fetchall())
-        return tuple(replace(finding, since=datetime.fromisoformat(since[finding.id])) for finding in findings)
+        dated = zip(findings, ids, strict=True)
+        return tuple(replace(finding, since=datetime.fromisoformat(since[id])) for finding, id in dated)
 
     # Restarts
 
@@ -190,7 +191,7 @@ class Store:
 
     @contextlib.contextmanager
     def _commit(self) -> Iterator[None]:
-        """All or nothing; raises AgentError(UNREADABLE) where SQLite cannot write."""
+        """All or nothing; AgentError(UNREADABLE) where SQLite cannot write. Damage is for the next `open` to mend."""
         try:
             self._database.execute("BEGIN IMMEDIATE")
             yield
@@ -198,7 +199,7 @@ class Store:
         except BaseException as problem:
             if self._database.in_transaction:
                 self._database.execute("ROLLBACK")
-            if isinstance(problem, sqlite3.Error):
+            if isinstance(problem, sqlite3.OperationalError):
                 raise AgentError(Kind.UNREADABLE, f"the history cannot be written: {problem}", FULL) from problem
             raise
 

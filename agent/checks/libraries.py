@@ -5,7 +5,7 @@ It looks and says; it changes nothing. It executes nothing that it finds, and re
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from agent.checks import wording
@@ -24,6 +24,8 @@ from agent.stale.disposition import dispose
 from agent.stale.judge import Verdict
 
 LOOK_AGAIN = timedelta(minutes=5)
+MOST_TOLD = 50
+"""So many processes of a unit are told one by one: any user may have thousands, with names as long as a page."""
 SETTLED = (*wording.UP, "inactive", "failed")
 
 
@@ -61,7 +63,7 @@ def run(host: Host, request: Request) -> CheckResult:
         if request.retired is None
         else search_retired(host, request.retired, snapshot, engine)
     )
-    seen = sweep(host, search, {state.name: state.version for state in snapshot.values()}, request.skip)
+    seen = sweep(host, search, {state.name: state.version for state in snapshot.values()}, request.skip, request.crowds)
     units, silent = _read_units(host) if seen.verdicts or request.broken else ({}, ())
     groups = tuple(_group(seen.verdicts, units))
     findings = _find(host, request, groups, units)
@@ -76,7 +78,7 @@ def run(host: Host, request: Request) -> CheckResult:
             "seconds": round(time.monotonic() - begun, 3),
         },
         unseen=(*describe_unseen(seen, search), *silent),
-        again_at=request.now + LOOK_AGAIN if _is_open(findings, groups) else None,
+        again_at=request.now + LOOK_AGAIN if request.skip or _is_open(findings, groups) else None,
         mapped=ordered if known else (),
         learnt=() if known else ordered,
     )
@@ -128,7 +130,9 @@ def _stale_finding(host: Host, request: Request, group: Group, held: tuple[str, 
     attempted = any(item.unit == group.subject and item.transaction >= last for item in request.attempts)
     disposition, reason = dispose(group.unit, group.stale, request.rules, confidence, attempted, held)
     fixes = _read_fixes(host, group.stale)
-    return wording.stale_finding(StaleUnit(group.subject, disposition, confidence, group.stale, fixes, reason), held)
+    stale = StaleUnit(group.subject, disposition, confidence, group.stale, fixes, reason)
+    finding = wording.stale_finding(stale, held)
+    return replace(finding, evidence=replace(stale, processes=group.stale[:MOST_TOLD]))
 
 
 def _read_held(host: Host, request: Request, groups: Sequence[Group]) -> dict[str, tuple[str, ...]]:

@@ -23,7 +23,13 @@ class Check:
     topics: frozenset[Topic]
 
 
-CHECKS = {check.name: check for check in (Check("libraries", frozenset({Topic.PACKAGES})),)}
+CHECKS = {
+    check.name: check
+    for check in (
+        Check("libraries", frozenset({Topic.PACKAGES})),
+        Check("reboot", frozenset({Topic.PACKAGES})),
+    )
+}
 
 
 def find(name: str) -> Check:

@@ -12,7 +12,7 @@ from itertools import chain
 from typing import BinaryIO
 
 from agent.host import elf, mapped, mappings, packages, processes
-from agent.host.inodes import Inode, identify
+from agent.host.inodes import Inode, identify, read_inode
 from agent.host.mapped import MappedFile
 from agent.host.mappings import Engine, Ids, Pick
 from agent.model.errors import AgentError
@@ -106,6 +106,8 @@ def _is_same(host: Host, search: Search, old: Retired, file: MappedFile, inode: 
     if (inode.id, path) not in search.compared:
         try:
             with open(mapped.open_mapped(host, file), "rb") as before, _open(path) as now:
+                if read_inode(f"/proc/self/fd/{before.fileno()}", follow=True).id != inode.id:
+                    return None  # what is said here counts for everybody who maps it: it is proven once more
                 search.compared[inode.id, path] = elf.same_content(before.fileno(), now.fileno())
         except (OSError, AgentError):
             return None

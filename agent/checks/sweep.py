@@ -26,6 +26,7 @@ WORDS = {
     Why.LATE: f"with more than {USUAL_MAPPINGS} mappings, for want of time",
     Why.FAILED: "that could not be read",
     Why.STUCK: "at which an earlier look got stuck",
+    Why.CROWD: "beside several at which earlier looks got stuck",
 }
 
 
@@ -42,14 +43,17 @@ class Sweep:
     unseen: dict[Why, list[int]] = field(default_factory=dict)
 
 
-def sweep(host: Host, search: Search, installed: Mapping[str, str], skip: Sequence[int]) -> Sweep:
-    """Return what `search` finds in all processes but our own and `skip`. installed: package → version."""
+def sweep(
+    host: Host, search: Search, installed: Mapping[str, str], skip: Sequence[int] = (), crowds: Sequence[str] = ()
+) -> Sweep:
+    """Return what `search` finds in all processes but our own, `skip` and `crowds`. installed: package → version."""
     pids = [pid for pid in processes.read_pids(host) if pid != os.getpid()]
     done = Sweep(len(pids))
     stuck = sorted(set(skip).intersection(pids))
-    if stuck:
-        done.unseen[Why.STUCK] = stuck
-    _go(host, search, installed, done, (pid for pid in pids if pid not in stuck), USUAL_MAPPINGS)
+    beside = [pid for pid in pids if pid not in stuck and processes.read_crowd(host, pid) in crowds] if crowds else []
+    done.unseen.update({why: some for why, some in ((Why.STUCK, stuck), (Why.CROWD, beside)) if some})
+    skipped = {*stuck, *beside}
+    _go(host, search, installed, done, (pid for pid in pids if pid not in skipped), USUAL_MAPPINGS)
     large = done.unseen.pop(Why.MANY, [])
     _go(host, search, installed, done, _in_time(done, large), MOST_MAPPINGS)
     return done

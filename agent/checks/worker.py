@@ -1,8 +1,8 @@
 """The short-lived process in which a survey or a check runs: what it meets costs a worker, not the daemon.
 
-One JSON object on stdin, JSON lines on stdout: `{"at": …}` while one subject takes long, `{"index": [row…]}` for the
-files of a survey, `{"survey": …}` or `{"result": …}` at the end, `{"error": …}` for what people can mend,
-`{"mismatch": version}` where the daemon is another version than the files on disk.
+One JSON object on stdin, JSON lines on stdout: `{"at": pid, "crowd": …}` while one subject takes long,
+`{"index": [row…]}` for the files of a survey, `{"survey": …}` or `{"result": …}` at the end, `{"error": …}` for what
+people can mend, `{"mismatch": version}` where the daemon is another version than the files on disk.
 """
 
 import json
@@ -18,6 +18,7 @@ from agent import RUNNING
 from agent.checks.progress import PROGRESS, Progress
 from agent.checks.registry import find, function_of
 from agent.checks.survey import survey
+from agent.host import processes
 from agent.model import contract
 from agent.model.errors import AgentError
 from agent.model.facts import Host, PackageState
@@ -36,7 +37,7 @@ def main() -> int:
     if order["version"] != RUNNING:
         say({"mismatch": RUNNING})
         return 0
-    threading.Thread(target=_beat, args=(PROGRESS,), daemon=True).start()
+    threading.Thread(target=_beat, args=(PROGRESS, contract.decode(Host, order["host"])), daemon=True).start()
     try:
         serve(order)
     except AgentError as problem:
@@ -67,13 +68,14 @@ def say(message: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
-def _beat(progress: Progress) -> None:
+def _beat(progress: Progress, host: Host) -> None:
     """Announce a subject that is still the same after a beat: a worker killed on it is how others learn of it."""
     last = None
     while not progress.ended.wait(BEAT):
-        if progress.subject and progress.subject == last:
-            say({"at": progress.subject})
-        last = progress.subject
+        subject = progress.subject
+        if subject and subject == last:
+            say({"at": subject, "crowd": processes.read_crowd(host, subject)})
+        last = subject
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ from agent.model.errors import AgentError, Exit, Kind
 from agent.varlink import wire
 
 BETWEEN_TRIES = 0.3
+BETWEEN_LOOKS = 2.0
+"""Seconds; a daemon in trouble answers at once that it is not done, and each call has it look again."""
 STATE = Path("/run/aftercare/state.json")
 UNITS = {"s": 1, "second": 1, "m": 60, "min": 60, "minute": 60, "h": 3600, "hour": 3600, "d": 86400, "day": 86400}
 UNITS |= {"w": 604800, "week": 604800}
@@ -80,6 +82,8 @@ def wait(options: Namespace) -> int:
     while not done and (left := until - time.monotonic()) > 0:
         try:
             done = _call(options, "Wait", {"timeout_seconds": left}, timeout=left + 5)["done"]
+            if not done:
+                time.sleep(min(BETWEEN_LOOKS, max(until - time.monotonic(), 0)))
         except AgentError as problem:
             if problem.kind is not Kind.UNREACHABLE or left < BETWEEN_TRIES:
                 raise

@@ -65,6 +65,7 @@ def status(view: dict[str, Any]) -> list[Block]:
         blocks.append(restarts(view["restarts"]))
     if same := view.get("detail", {}).get("libraries", {}).get("identical"):
         blocks.append(identical(same))
+    blocks += reboot(view.get("detail", {}).get("reboot", {}))
     return blocks + [Line(f"not seen: {line}") for line in view.get("unseen", ())]
 
 
@@ -91,7 +92,10 @@ def headline(view: dict[str, Any]) -> str:
     exposed = {cve for item in view["findings"] for cve in item["evidence"].get("cves", ())}
     if exposed:
         parts.append(f"{_count(len(exposed), 'CVE')} fixed on disk, not in effect")
-    return f"{'; '.join(parts)}." if parts else "Every process runs the code that is installed."
+    if parts:
+        return f"{'; '.join(parts)}."
+    looked = view.get("detail") or {"libraries": {}}
+    return "Every process runs the code that is installed." if "libraries" in looked else "Nothing is wrong."
 
 
 def findings(items: list[dict[str, Any]]) -> list[Block]:
@@ -140,6 +144,19 @@ def identical(units: dict[str, list[str]]) -> Table:
     """Return what was replaced by the same content."""
     rows = tuple((unit, ", ".join(path.rsplit("/", 1)[-1] for path in paths)) for unit, paths in units.items())
     return Table("Replaced by identical files: no restart needed", ("unit", "files"), rows)
+
+
+def reboot(detail: dict[str, Any]) -> list[Block]:
+    """Return what the check `reboot` knows of kernel and microcode where that is no finding."""
+    if detail.get("foreign"):
+        return [Line(f"Kernel and microcode are not looked at: {detail['foreign']}.")]
+    known = [(name, detail[key]) for key, name in (("kernel", "Linux"), ("microcode", "Microcode")) if key in detail]
+    words = {"current": "nothing newer is installed", "unknown": "not known whether a reboot is due"}
+    return [
+        Line(f"{name} {item['running']}: {', '.join(filter(None, (words[item['state']], item['reason'])))}.")
+        for name, item in known
+        if item["state"] in words
+    ]
 
 
 def plan(data: dict[str, Any]) -> list[Block]:

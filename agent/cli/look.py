@@ -7,6 +7,7 @@ import pwd
 import sys
 from argparse import Namespace
 from datetime import UTC, datetime
+from typing import Any
 
 from agent.checks.registry import CHECKS, find, function_of
 from agent.cli import blocks
@@ -34,7 +35,8 @@ def _print(options: Namespace, results: list[CheckResult], now: datetime) -> int
     findings = tuple(finding for result in results for finding in result.findings)
     unseen = [line for result in results for line in result.unseen]
     if options.format in ("nagios", "needrestart", "openmetrics"):
-        text, status = _foreign(options.format, findings, unseen, now)
+        details = {result.check: result.detail for result in results}
+        text, status = _foreign(options.format, findings, unseen, now, details.get("reboot", {}))
         sys.stdout.write(text)
         return status
     data = {
@@ -49,9 +51,12 @@ def _print(options: Namespace, results: list[CheckResult], now: datetime) -> int
     return Exit.FINDINGS if findings else Exit.CLEAN
 
 
-def _foreign(name: str, findings: tuple[Finding, ...], unseen: list[str], now: datetime) -> tuple[str, int]:
+def _foreign(
+    name: str, findings: tuple[Finding, ...], unseen: list[str], now: datetime, reboot: dict[str, Any]
+) -> tuple[str, int]:
     if name == "nagios":
         return formats.nagios(findings, unseen)
     if name == "needrestart":
-        return formats.needrestart(findings, unseen, {user.pw_uid: user.pw_name for user in pwd.getpwall()})
+        users = {user.pw_uid: user.pw_name for user in pwd.getpwall()}
+        return formats.needrestart(findings, unseen, users, reboot)
     return formats.openmetrics(findings, unseen, now)

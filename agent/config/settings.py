@@ -6,11 +6,18 @@ and plain TOML data in, a frozen `Settings` or an AgentError(CONFIG) that names 
 
 import difflib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from agent.model.errors import AgentError, Kind
 from agent.model.restarts import Disposition, Rule
+
+
+@dataclass(frozen=True, slots=True)
+class Reboot:
+    """The table [reboot]."""
+
+    write_flag: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +30,7 @@ class Settings:
     check_memory: int = 512
     keep_days: int = 365
     rules: tuple[Rule, ...] = ()
+    reboot: Reboot = Reboot()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +64,15 @@ def _whole(low: int, high: int) -> Callable[[Any], int]:
     def parse(value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             raise ValueError(f"must be a whole number from {low} to {high}")
-        return value
+        return int(value)
 
     return parse
+
+
+def _switch(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("must be true or false")
+    return value
 
 
 def _text(value: Any) -> str:
@@ -82,6 +96,11 @@ SETTINGS = (
     Setting("keep_days", _whole(1, 36500), "days of history that are kept"),
 )
 
+TABLES = {
+    "reboot": (Setting("write_flag", _switch, "whether a reboot that is needed is noted in /run/reboot-required too"),),
+}
+"""Tables of their own: name → rows. Each is a field of `Settings`."""
+
 RULE_SETTINGS = (
     Setting("match", _globs, "unit name patterns; the last rule that matches a unit decides"),
     Setting("disposition", _choice("restart", "defer", "reboot", "never"), "what is done about a stale unit"),
@@ -95,14 +114,22 @@ RULE_SETTINGS = (
 def apply(base: Settings, data: Mapping[str, Any], origin: str) -> Settings:
     """Return `base` with the TOML `data` of the file `origin` on top: keys replace, rules are appended."""
     values = {field.name: getattr(base, field.name) for field in fields(base)}
-    plain = {key: item for key, item in data.items() if key != "rule"}
-    values |= _parse(SETTINGS, plain, origin, extra=("rule",))
+    plain = {key: item for key, item in data.items() if key not in ("rule", *TABLES)}
+    values |= _parse(SETTINGS, plain, origin, extra=("rule", *TABLES))
+    for name in TABLES.keys() & data.keys():
+        values[name] = replace(values[name], **_table(name, data[name], origin))
     tables = data.get("rule", [])
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         raise AgentError(Kind.CONFIG, f"{origin}: rule must be written as [[rule]]", "see aftercare.toml(5)")
     for number, table in enumerate(tables, 1):
         values["rules"] += _rules(table, f"{origin}: rule {number}")
     return Settings(**values)
+
+
+def _table(name: str, data: Any, origin: str) -> dict[str, Any]:
+    if not isinstance(data, dict):
+        raise AgentError(Kind.CONFIG, f"{origin}: {name} must be written as [{name}]", "see aftercare.toml(5)")
+    return _parse(TABLES[name], data, f"{origin}: {name}")
 
 
 def _rules(table: Mapping[str, Any], origin: str) -> tuple[Rule, ...]:

@@ -14,11 +14,12 @@ from agent import settle
 from agent.config.settings import Settings
 from agent.daemon import telling
 from agent.daemon.doors import Doors
-from agent.daemon.errands import Errand, why_not
+from agent.daemon.errands import UNFORCED, WAITED, Errand, weightier, why_not
 from agent.daemon.look import LIBRARIES
-from agent.daemon.planning import not_twice, own_plan, plan_for
+from agent.daemon.planning import OWN_UNIT, not_twice, own_plan, plan_for, remarks, together
+from agent.daemon.timers import Timers
 from agent.model import contract
-from agent.model.errors import AgentError
+from agent.model.errors import AgentError, Kind
 from agent.model.events import Asked, Due, Event, Looked, Reload, RestartsDone, Stop, Topic, Touched
 from agent.model.facts import Unit
 from agent.model.restarts import Attempt, Plan
@@ -26,6 +27,7 @@ from agent.model.view import Phase, plan_json, recalled
 from agent.restart.narrow import has_steps, only, unit_names
 from agent.store import Store
 
+ASKED = "its own code was replaced, and it was asked for"
 AFTER_TROUBLE = timedelta(minutes=1)
 """A look that failed is tried again after this time, and at every wake-up."""
 
@@ -42,13 +44,13 @@ class Corridor:
         self._settling = settle.Settling(timedelta(seconds=settings.quiet_period))
         self._looking: asyncio.Task[None] | None = None
         self._restarting: asyncio.Task[None] | None = None
-        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._timers = Timers(self.put)
         self._errands: list[Errand] = []
         self._served: Errand | None = None
-        self._wanted = ""
+        self._wanted = self._leaving = self._outdated = ""
+        self._force = False
         self._plan: Plan | None = None
         self.units: dict[str, Unit] = {}
-        self._leaving = ""
         self._unended = store.memory().unended
 
     async def run(self) -> int:
@@ -61,9 +63,8 @@ class Corridor:
             self.put(Touched(Topic.PACKAGES, "started", datetime.now(UTC)))
             while not isinstance(event := await self.events.get(), Stop):
                 self._handle(event)
-            for task in (self._looking, self._restarting):
-                if task:
-                    task.cancel()
+            for task in filter(None, (self._looking, self._restarting)):
+                task.cancel()
         return event.exit_status
 
     def busy_with_packages(self) -> str:
@@ -76,18 +77,19 @@ class Corridor:
         self.events.put_nowait(event)
 
     def complain(self, problem: AgentError) -> None:
-        """Say that something cannot be watched or looked at; the next good look takes it back."""
-        self.doors.tell("check-failed", error=problem.message, hint=problem.hint)
+        """Say, once, that something cannot be watched or looked at; the next good look, soon, takes it back."""
+        self._timers.wake("look", datetime.now(UTC) + AFTER_TROUBLE)
+        if problem.message != self.view.trouble:
+            self.doors.tell("check-failed", error=problem.message, hint=problem.hint)
         self._show(trouble=problem.message)
 
     def _handle(self, event: Event) -> None:
         """Take one event; what a room could not do is told and tried again later."""
         try:
             self._take(event)
-            self._advance()
         except AgentError as problem:
-            self._wake("look", datetime.now(UTC) + AFTER_TROUBLE)
             self.complain(problem)
+        self._advance()
 
     def _take(self, event: Event) -> None:
         match event:
@@ -110,74 +112,61 @@ class Corridor:
         """Tell systemd that the loop goes round, and again in time."""
         self.doors.alive()
         if self.doors.beat:
-            self._wake("watchdog", datetime.now(UTC) + timedelta(seconds=self.doors.beat))
+            self._timers.wake("watchdog", datetime.now(UTC) + timedelta(seconds=self.doors.beat))
 
     # When it is over
 
     def _settle(self, event: Touched | Due) -> None:
         self._settling, over, due = settle.step(self._settling, event, datetime.now(UTC), self.doors.locked())
-        self._wake("settle", due)
+        self._timers.wake("settle", due)
         if over:
             self._want("packages")
-
-    def _wake(self, what: str, at: datetime | None) -> None:
-        """Have `Due(what)` come at `at`, and at no other time."""
-        if what in self._timers:
-            self._timers.pop(what).cancel()
-        if at is None:
-            return
-        delay = max((at - datetime.now(UTC)).total_seconds(), 0)
-        loop = asyncio.get_running_loop()
-        self._timers[what] = loop.call_later(delay, lambda: self.put(Due(what, datetime.now(UTC))))
 
     # What is wrong
 
     def _want(self, why: str) -> None:
-        """Have a look made as soon as none is under way; anything but `packages` also where nothing changed."""
-        self._wanted = why if self._wanted in ("", "packages") else self._wanted
+        """Have a look made as soon as none is under way; why: see `errands.UNFORCED`."""
+        self._wanted = weightier(self._wanted, why)
 
     def _look(self) -> None:
-        force = self._wanted != "packages" or bool(self.view.trouble) or self.view.checked_at is None
+        self._force |= self._wanted not in UNFORCED or bool(self.view.trouble) or self.view.checked_at is None
         self._wanted = ""
         for errand in self._errands:
             errand.seen = True
         self._show(phase=Phase.CHECKING)
-        self._looking = self._tasks.create_task(self._have_look(force))
+        self._looking = self._tasks.create_task(self._have_look(self._force))
 
     async def _have_look(self, force: bool) -> None:
         self.put(await self.doors.look(self.settings, force=force))
 
     def _take_look(self, looked: Looked) -> None:
         self._looking = None
-        self._wake("look", None)
+        self._force &= looked.abandoned
+        self._timers.wake("look", None)
         if looked.transaction:
             self._show(transaction=looked.transaction, outcomes=())
             telling.transaction(self.doors.tell, looked.transaction)
         if looked.outdated:
-            self._leaving = f"aftercare or its Python was upgraded: {looked.outdated}"
+            self._take_upgrade(looked.outdated)
         if looked.results:
             self._take_results(looked)
         if looked.problem:
-            self._wake("look", datetime.now(UTC) + AFTER_TROUBLE)
             self.complain(looked.problem)
+
+    def _take_upgrade(self, version: str) -> None:
+        """Leave, so that the version on disk goes on; but once: something may have forbidden it."""
+        if version == self._outdated:
+            raise AgentError(Kind.SPAWN, f"aftercared must be restarted to be {version}", "systemctl restart aftercare")
+        self._outdated, self._leaving = version, f"aftercare or its Python was upgraded: {version}"
 
     def _take_results(self, looked: Looked) -> None:
         """Put the new verdicts in the place of the old; a check that could not be run keeps its last one."""
         now, ran = datetime.now(UTC), {result.check for result in looked.results}
-        kept = [finding for finding in self.view.findings if finding.check not in ran]
-        found = [finding for result in looked.results for finding in result.findings]
-        findings = self.store.date((*found, *kept), now)
+        findings = self.store.date(together(self.view, looked), now)
         telling.findings(self.doors.tell, self.view, findings, looked, now)
-        self._wake("look", min((result.again_at for result in looked.results if result.again_at), default=None))
+        self._timers.wake("look", min((result.again_at for result in looked.results if result.again_at), default=None))
         self.units = looked.units
-        self._show(
-            findings=findings,
-            detail=self.view.detail | {result.check: result.detail for result in looked.results},
-            unseen=tuple(line for result in looked.results for line in result.unseen),
-            checked_at=now,
-            trouble="",
-            held="",
-        )
+        self._show(findings=findings, checked_at=now, trouble="", held="", **remarks(self.view, looked))
         self._plan = not_twice(self.make_plan(), self.store.memory()) if LIBRARIES in ran else None
         self._show(plan=self._plan)
 
@@ -188,12 +177,12 @@ class Corridor:
     # What is done about it
 
     def _advance(self) -> None:
-        """Begin the next thing that is due, if nothing is under way."""
+        """Begin the next thing that is due, if nothing is under way. Who only waits keeps nobody from anything."""
         if self._looking or self._restarting:
             return
         if self._unended:
             self._resume()
-        elif self._wanted:
+        elif self._wanted not in ("", WAITED):
             self._look()
         elif errand := next((errand for errand in self._errands if errand.is_order), None):
             self._serve(errand)
@@ -203,6 +192,9 @@ class Corridor:
             self._restart(self._plan)
         elif self._leaving or (self._plan is not None and self.settings.mode == "auto" and self._plan.agent):
             self._leave()
+        elif self._wanted:
+            self._answer()
+            self._look()
         else:
             self._rest()
 
@@ -210,9 +202,12 @@ class Corridor:
         settling = self._settling.touched is not None
         self._show(phase=Phase.SETTLING if settling else Phase.IDLE)
         if not settling and not self.doors.locked():
-            for errand in [errand for errand in self._errands if errand.seen]:
-                self._errands.remove(errand)
-                errand.answer({"done": not self.view.trouble})
+            self._answer()
+
+    def _answer(self) -> None:
+        for errand in [errand for errand in self._errands if errand.seen]:
+            self._errands.remove(errand)
+            errand.answer({"done": not self.view.trouble})
 
     def _restart(self, plan: Plan) -> None:
         self._plan = None
@@ -234,8 +229,11 @@ class Corridor:
             self._restarting = self._tasks.create_task(self._have_resumed(unended))
 
     async def _have_resumed(self, unended: tuple[Attempt, ...]) -> None:
-        outcomes = await self.doors.resume(unended, self.settings)
-        self.put(RestartsDone(unended[-1].transaction, outcomes))
+        try:
+            outcomes, held = await self.doors.resume(unended, self.settings), ""
+        except AgentError as problem:
+            outcomes, held = (), problem.message
+        self.put(RestartsDone(unended[-1].transaction, outcomes, held))
 
     def _take_restarts(self, done: RestartsDone) -> None:
         self._restarting = None
@@ -258,25 +256,27 @@ class Corridor:
 
     def _take_errand(self, asked: Asked) -> None:
         self.doors.drain()
-        self._errands.append(Errand(asked))
-        self._want("packages" if asked.method == "wait" else "asked")
+        self._errands = [*(errand for errand in self._errands if not errand.is_gone), Errand(asked)]
+        self._want(WAITED if asked.method == "wait" else "asked")
 
     def _serve(self, errand: Errand) -> None:
         self._errands.remove(errand)
         arguments = errand.asked.arguments
         names = frozenset(arguments["units"])
         plan = self.make_plan(names)
+        goes = plan.agent and (arguments["all"] or OWN_UNIT in names)
         if not arguments["all"]:
             plan = only(plan, names)
-        missing = sorted(names - unit_names(plan))
+        missing = sorted(names - unit_names(plan) - ({OWN_UNIT} if goes else set()))
         if missing:
             by_hand = f"systemctl restart {missing[0]} restarts it all the same"
             errand.refuse(why_not(self.view.findings, missing[0]), by_hand)
-        elif arguments["dry_run"] or not has_steps(plan):
-            errand.answer({"plan": plan_json(plan), "restarts": []})
+        elif arguments["dry_run"] or not (goes or has_steps(plan)):
+            errand.answer({"plan": plan_json(replace(plan, agent=goes)), "restarts": []})
         elif held := self.busy_with_packages():
             errand.refuse(f"Nothing is restarted now: {held}", "agentctl wait; then ask again")
         else:
+            self._leaving = ASKED if goes else self._leaving
             self._served = errand
             self._restart(plan)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from agent.config.load import load
 from agent.config.settings import Settings
-from agent.daemon import look, telling
+from agent.daemon import flag, look, telling
 from agent.daemon.watchers import Watchers
 from agent.host import transactions, units
 from agent.model import contract
@@ -100,8 +100,19 @@ class Doors:
             self.watch.drain()
 
     async def look(self, settings: Settings, *, force: bool) -> Looked:
-        """Look at the machine."""
-        return await look.look(self.host, self.store, settings, self.locked, force=force)
+        """Look at the machine; raise the flag for a reboot where that is wanted."""
+        looked = await look.look(self.host, self.store, settings, self.locked, force=force)
+        if settings.reboot.write_flag and flag.is_wanted(looked):
+            await self._raise_flag()
+        return looked
+
+    async def _raise_flag(self) -> None:
+        """What goes wrong is told, and tried again after the next look."""
+        try:
+            if await asyncio.to_thread(flag.write):
+                self.tell("flag-raised")
+        except AgentError as problem:
+            self.tell("unpublished", error=problem.message)
 
     # Acting
 

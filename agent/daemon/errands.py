@@ -8,6 +8,10 @@ from agent.model.errors import AgentError, Kind
 from agent.model.events import Asked
 from agent.model.findings import Finding, StaleUnit
 
+WAITED = "waited"
+UNFORCED = ("", WAITED, "packages")
+"""What a look is wanted for, if it need not be made where dpkg did nothing; the later ones weigh more."""
+
 
 @dataclass(slots=True)
 class Errand:
@@ -21,6 +25,11 @@ class Errand:
         """Whether he asks for restarts, and may have them now: what there is to restart was looked at since."""
         return self.seen and self.asked.method == "restart"
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether nobody waits for the answer any more."""
+        return bool(self.asked.ticket.done())
+
     def answer(self, reply: dict[str, Any]) -> None:
         """Answer, unless he went away meanwhile."""
         if not self.asked.ticket.done():
@@ -30,6 +39,13 @@ class Errand:
         """Say why not, unless he went away meanwhile."""
         if not self.asked.ticket.done():
             self.asked.ticket.set_exception(AgentError(Kind.USAGE, message, hint))
+
+
+def weightier(wanted: str, why: str) -> str:
+    """Return which of two reasons for a look counts: all but UNFORCED force one, the first of those stays."""
+    if wanted not in UNFORCED:
+        return wanted
+    return max(wanted, why, key=UNFORCED.index) if why in UNFORCED else why
 
 
 def why_not(findings: Sequence[Finding], unit: str) -> str:

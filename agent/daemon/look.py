@@ -9,7 +9,7 @@ from pathlib import Path
 from agent.checks.registry import CHECKS
 from agent.config.settings import Settings
 from agent.daemon import workers
-from agent.daemon.workers import Outdated
+from agent.daemon.workers import Outdated, Surveyed
 from agent.host import transactions, units
 from agent.model.errors import AgentError
 from agent.model.events import Looked, Transaction
@@ -25,18 +25,22 @@ LIBRARIES = "libraries"
 async def look(host: Host, store: Store, settings: Settings, locked: Callable[[], bool], *, force: bool) -> Looked:
     """Return what is wrong now; `force`: also where dpkg did nothing since the last look.
 
-    Given up where dpkg's lock turns out to be held after the survey: its end is another wake-up.
+    Given up, and nothing is remembered, where dpkg's lock turns out to be held after the survey: its end is another
+    wake-up.
     """
     transaction = None
     try:
         memory = store.memory()
         known = memory.begun is not None and memory.boot == boot_id(host)
-        transaction, unfinished = await _survey(host, store, settings, memory, known)
+        now = datetime.now(UTC)
+        since = memory.transaction.ended if memory.transaction else memory.begun
+        surveyed = await workers.survey(host, settings, store.snapshot() if known else None, since, now)
         if locked():
-            return Looked(transaction=transaction, abandoned=True)
+            return Looked(abandoned=True)
+        transaction = _settle(host, store, surveyed, now)
         if known and transaction is None and not force:
             return Looked()
-        request = _request(store.memory(), settings, unfinished, known)
+        request = _request(store.memory(), settings, surveyed.survey.unfinished, known)
         results, problem = await _run_all(host, settings, request)
         _remember(store, request, results)
         return Looked(results, transaction, await asyncio.to_thread(units.read_units, host), problem)
@@ -46,16 +50,11 @@ async def look(host: Host, store: Store, settings: Settings, locked: Callable[[]
         return Looked(transaction=transaction, outdated=str(version))
 
 
-async def _survey(
-    host: Host, store: Store, settings: Settings, memory: Memory, known: bool
-) -> tuple[Transaction | None, tuple[str, ...]]:
-    now = datetime.now(UTC)
+def _settle(host: Host, store: Store, surveyed: Surveyed, now: datetime) -> Transaction | None:
+    """Remember a survey; return the transaction that it found, if any."""
     old = store.snapshot()
-    since = memory.transaction.ended if memory.transaction else memory.begun
-    surveyed = await workers.survey(host, settings, old if known else None, since, now)
     changes = transactions.diff(old, surveyed.survey.snapshot) if old is not None else ()
-    committed = store.settle(surveyed.survey, changes, surveyed.index(), boot_id(host), now)
-    return committed, surveyed.survey.unfinished
+    return store.settle(surveyed.survey, changes, surveyed.index(), boot_id(host), now)
 
 
 def _request(memory: Memory, settings: Settings, unfinished: tuple[str, ...], known: bool) -> Request:
@@ -73,14 +72,18 @@ def _request(memory: Memory, settings: Settings, unfinished: tuple[str, ...], kn
 async def _run_all(
     host: Host, settings: Settings, request: Request
 ) -> tuple[tuple[CheckResult, ...], AgentError | None]:
-    """Run every check. One that cannot be run keeps no other from being run; its problem is told."""
-    results, problem = [], None
-    for name in CHECKS:
+    """Run every check, side by side. One that cannot be run keeps no other from being run; its problem is told."""
+
+    async def run(name: str) -> CheckResult | AgentError:
+        retired = request.retired if name == LIBRARIES else ()
         try:
-            results.append(await workers.check(host, settings, replace(request, check=name)))
+            return await workers.check(host, settings, replace(request, check=name, retired=retired))
         except AgentError as failed:
-            problem = failed
-    return tuple(results), problem
+            return failed
+
+    done = await asyncio.gather(*map(run, CHECKS))
+    problems = [item for item in done if isinstance(item, AgentError)]
+    return tuple(item for item in done if isinstance(item, CheckResult)), next(iter(problems), None)
 
 
 def _remember(store: Store, request: Request, results: tuple[CheckResult, ...]) -> None:

@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
+from agent.model.events import Looked
 from agent.model.facts import Unit
-from agent.model.findings import StaleUnit
+from agent.model.findings import Finding, StaleUnit
 from agent.model.memory import Memory
 from agent.model.restarts import Plan, Rule, Wave
 from agent.model.view import View
@@ -32,6 +34,19 @@ def own_plan(view: View, units: Mapping[str, Unit], rules: Sequence[Rule], reaso
     """Return the plan in which the agent goes itself."""
     step = make_step(units.get(OWN_UNIT, Unit(OWN_UNIT)), {}, rules, (reason,))
     return Plan(_cause(view), (Wave(LAST_WAVE, (step,)),))
+
+
+def together(view: View, looked: Looked) -> tuple[Finding, ...]:
+    """Return what was found now, and the last findings of the checks that could not be run."""
+    ran = {result.check for result in looked.results}
+    kept = (finding for finding in view.findings if finding.check not in ran)
+    return (*(finding for result in looked.results for finding in result.findings), *kept)
+
+
+def remarks(view: View, looked: Looked) -> dict[str, Any]:
+    """Return what else a view shows of a look: details by check, and what was not seen."""
+    detail = view.detail | {result.check: result.detail for result in looked.results}
+    return {"detail": detail, "unseen": tuple(line for result in looked.results for line in result.unseen)}
 
 
 def unit_of_main(units: Mapping[str, Unit], pid: int) -> str:

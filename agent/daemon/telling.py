@@ -30,13 +30,20 @@ def _change(change: Change) -> str:
 
 
 def findings(tell: Tell, before: View, found: Sequence[Finding], looked: Looked, now: datetime) -> None:
-    """Tell what is stale, deferred or identical where that is new: first seen `now`, or otherwise put in `before`."""
-    known = {finding.id: _disposition(finding) for finding in before.findings}
+    """Tell what is stale, deferred, identical or waits for a reboot where that is new.
+
+    That is: first seen `now`, or put otherwise in `before`.
+    """
+    known = {finding.id: _news(finding) for finding in before.findings}
     for finding in found:
-        changed = known.get(finding.id, _disposition(finding)) != _disposition(finding)
-        if isinstance(finding.evidence, StaleUnit) and (changed or finding.since == now):
+        changed = known.get(finding.id, _news(finding)) != _news(finding)
+        if not changed and finding.since != now:
+            continue
+        if isinstance(finding.evidence, StaleUnit):
             _stale(tell, finding.evidence)
-    if looked.transaction and not found:
+        elif finding.check == "reboot":
+            _reboot(tell, finding.summary, finding.evidence)
+    if looked.transaction and not any(finding.check == "libraries" for finding in found):
         tell("nothing-stale", transaction=looked.transaction.id)
     same = [result.detail.get("identical", {}) for result in looked.results if result.check == "libraries"]
     identical: dict[str, list[str]] = same[0] if same else {}
@@ -53,6 +60,11 @@ def _stale(tell: Tell, stale: StaleUnit) -> None:
         tell("stale-found", reasons=reasons(stale), **fields)
     elif stale.outcome is None:
         tell("deferred", reason=stale.reason or stale.disposition.value, reasons=reasons(stale), **fields)
+
+
+def _reboot(tell: Tell, summary: str, evidence: dict[str, Any]) -> None:
+    sides = {"running": evidence["running"], "expected": evidence["expected"]}
+    tell("reboot-needed", summary=summary, packages=evidence["packages"], **sides)
 
 
 def reasons(stale: StaleUnit) -> list[str]:
@@ -81,5 +93,8 @@ def outcome(tell: Tell, attempt: Attempt, done: Outcome, why: Sequence[str]) -> 
         tell(kind, hint=done.hint, journal="\n".join(done.journal), **fields)
 
 
-def _disposition(finding: Finding) -> str:
+def _news(finding: Finding) -> str:
+    """Return what, where it changes, makes news of a finding that is known."""
+    if finding.check == "reboot":
+        return finding.summary
     return finding.evidence.disposition if isinstance(finding.evidence, StaleUnit) else ""

@@ -5,6 +5,7 @@ A worker that dies or hangs costs its answer only: what it announced that it was
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -19,6 +20,11 @@ from agent.model.facts import Host, Indexed, Snapshot
 from agent.model.findings import CheckResult, Request, Survey
 
 T = TypeVar("T")
+
+MOST_BEATS = 5
+"""So often, once a second, may a worker be at the same subject."""
+MOST_LIMITS = 4
+"""So many times the limit of one check may it take with all its tries."""
 
 
 class Outdated(Exception):
@@ -70,22 +76,36 @@ async def survey(
 
 
 async def check(host: Host, settings: Settings, request: Request) -> CheckResult:
-    """Return what a check found; a subject that hung is skipped on a second and last try."""
-    stuck: list[int] = []
-    try:
-        return await _check(host, settings, request, stuck)
-    except AgentError:
-        if not stuck:
-            raise
-    return await _check(host, settings, replace(request, skip=(*request.skip, stuck[-1])), [])
+    """Return what a check found.
+
+    A subject that hung is skipped on the next try; where a second one of its crowd hangs, so is the whole crowd: two
+    tries are all that anybody's processes can cost, however many there are.
+    """
+    until = time.monotonic() + MOST_LIMITS * settings.check_limit
+    crowds: set[str] = set()
+    while True:
+        stuck: list[tuple[int, str]] = []
+        try:
+            return await _check(host, settings, request, stuck)
+        except AgentError:
+            if not stuck or time.monotonic() > until:
+                raise
+        pid, crowd = stuck[-1]
+        shunned = (*request.crowds, crowd) if crowd in crowds else request.crowds
+        request = replace(request, skip=(*request.skip, pid), crowds=shunned)
+        crowds.add(crowd)
 
 
-async def _check(host: Host, settings: Settings, request: Request, stuck: list[int]) -> CheckResult:
+async def _check(host: Host, settings: Settings, request: Request, stuck: list[tuple[int, str]]) -> CheckResult:
+    """Run one worker. stuck: gets what it announces while that stays the same."""
     answers: list[CheckResult] = []
 
     def take(message: dict[str, Any]) -> None:
         if "at" in message:
-            stuck.append(message["at"])
+            at = (message["at"], message["crowd"])
+            stuck[:] = [at, *(earlier for earlier in stuck if earlier == at)]
+            if len(stuck) >= MOST_BEATS:
+                raise AgentError(Kind.TIMED_OUT, f"a look at process {at[0]} got stuck")
         if "result" in message:
             answers.append(contract.decode(CheckResult, message["result"]))
 
@@ -105,17 +125,17 @@ async def _converse(
     order |= {"version": RUNNING, "memory": settings.check_memory, "host": contract.encode(host)}
 
     def line_came(line: bytes) -> None:
-        take(_message(line))
+        try:
+            take(_message(line))
+        except (LookupError, TypeError, ValueError) as problem:
+            raise AgentError(Kind.PROTOCOL, f"the worker said {line[:80]!r}") from problem
 
     await spawn.converse(command(), json.dumps(order).encode(), line_came, timeout=settings.check_limit)
 
 
 def _message(line: bytes) -> dict[str, Any]:
     """Return what the worker says; raise what it wants raised."""
-    try:
-        message: dict[str, Any] = json.loads(line)
-    except ValueError as problem:
-        raise AgentError(Kind.PROTOCOL, f"the worker said {line[:80]!r}") from problem
+    message: dict[str, Any] = json.loads(line)
     if "mismatch" in message:
         raise Outdated(message["mismatch"])
     if "error" in message:

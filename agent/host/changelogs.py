@@ -21,6 +21,8 @@ NAMES = ("changelog.Debian.gz", "changelog.gz", "changelog.Debian", "changelog")
 LONGEST_TEXT = 2 << 20
 MOST_ENTRIES = 200
 CVE = re.compile(r"\bCVE-\d{4}-\d{4,7}\b")
+TRAILER = re.compile(r"^( --.{,200}).*", re.M)
+"""Cut, for python-debian takes the square of its length for the line that ends an entry: hours for a hostile one."""
 REBUILD = re.compile(r"\+b\d+$")
 """A rebuild by the archive has no entry of its own in the changelog."""
 
@@ -30,10 +32,10 @@ def read_fixes(host: Host, package: str, running: str, installed: str) -> tuple[
     text = _read(host, package)
     if text is None:
         return None
-    old, new = (Version(REBUILD.sub("", version)) for version in (running, installed))
     found: set[str] = set()
     complete = False
     try:
+        old, new = (Version(REBUILD.sub("", version)) for version in (running, installed))
         for version, entry in _entries(text):
             if version <= old:
                 break
@@ -58,7 +60,7 @@ def _read(host: Host, package: str) -> str | None:
     for name in NAMES:
         raw = _bytes(host.under(f"/usr/share/doc/{package}/{name}"))
         if raw is not None:
-            return raw.decode(errors="replace")
+            return TRAILER.sub(r"\1", raw.decode(errors="replace"))
     return None
 
 

@@ -7,7 +7,7 @@ that a process claims to run, which may lie on a mount that hangs.
 import os
 from datetime import UTC, datetime
 
-import psutil  # type: ignore[import]
+import psutil
 
 from agent.model.facts import Host, Process
 
@@ -29,6 +29,16 @@ def read_start(host: Host, pid: int) -> int:
     Raises OSError.
     """
     return int(_read_stat(host, pid)[19])
+
+
+def read_other_thread(host: Host, pid: int) -> int:
+    """Return a thread of the process `pid` beside its main one; 0 where there is none."""
+    directory = f"{host.proc}/{pid}/task"
+    try:
+        alone = os.stat(directory).st_nlink <= 3
+        return 0 if alone else next((int(name) for name in sorted(os.listdir(directory)) if name != str(pid)), 0)
+    except OSError:
+        return 0
 
 
 def is_kernel_thread(host: Host, pid: int) -> bool:
@@ -64,6 +74,19 @@ def read_process(host: Host, pid: int) -> Process | None:
         )
     except (psutil.Error, OSError):
         return None
+
+
+def read_crowd(host: Host, pid: int) -> str:
+    """Return those whom `pid` is one of: the processes of root's, or of all others, in one unit or of one login user.
+
+    However many processes, users and control groups somebody may make for himself, he stays in his crowd. Empty
+    where it is gone.
+    """
+    process = read_process(host, pid)
+    if process is None:
+        return ""
+    place = "/".join(process.cgroup.split("/")[:3])
+    return f"{place} {'root' if process.uid == 0 else 'others'}"
 
 
 def parse_cgroup(text: str) -> str:

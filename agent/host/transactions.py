@@ -185,15 +185,20 @@ def _stanzas(lines: Iterable[bytes], wanted: frozenset[bytes]) -> Iterator[dict[
 
 
 def _package_state(fields: dict[bytes, bytes], info: str) -> PackageState:
-    name, arch = os.fsdecode(fields.get(b"Package", b"")), os.fsdecode(fields.get(b"Architecture", b""))
+    name, arch, version = (_word(fields.get(key, b"")) for key in (b"Package", b"Architecture", b"Version"))
     words = fields.get(b"Status", b"").split()
     if not name or len(words) != 3:
         raise _damaged(f"{os.path.dirname(info)}/status", f"package {name or '?'} has no state")
-    state, version = os.fsdecode(words[2]), os.fsdecode(fields.get(b"Version", b""))
+    state = _word(words[2])
     if state in WITHOUT_FILES:
         return PackageState(name, arch, version, state, "")
     file_list = f"{name}:{arch}.list" if fields.get(b"Multi-Arch") == b"same" else f"{name}.list"
     return PackageState(name, arch, version, state, _stamp(f"{info}/{file_list}"))
+
+
+def _word(value: bytes) -> str:
+    """dpkg writes ASCII here; whatever else somebody forced in is still text that can be stored and compared."""
+    return value.decode("ascii", "backslashreplace")
 
 
 def _stamp(path: str) -> str:

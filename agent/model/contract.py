@@ -107,8 +107,9 @@ def _decode_plain(hint: Any, data: Any) -> Any:
     if hint is datetime:
         return datetime.fromisoformat(data)
     if dataclasses.is_dataclass(hint):
-        hints = _fields(typing.cast(type, hint))
-        return hint(**{name: _decode(hints[name], item) for name, item in data.items()})
+        noun: Any = hint
+        hints = _fields(noun)
+        return noun(**{name: _decode(hints[name], item) for name, item in data.items()})
     if issubclass(hint, StrEnum):
         return hint(data)
     if hint is float and type(data) is int:

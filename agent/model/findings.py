@@ -64,7 +64,8 @@ class Request:
     retired by `Attempt.transaction` or an earlier one: what is still stale then is a leftover (or was refused).
     broken: outcomes that left a unit down, to be looked at again.
     unfinished: packages that dpkg left half done.
-    skip: processes at which an earlier worker got stuck; they are reported as unseen.
+    skip: processes at which an earlier worker got stuck; crowds: whole ones of them, see `processes.read_crowd`. They
+    are reported as unseen.
     """
 
     check: str
@@ -75,6 +76,7 @@ class Request:
     broken: tuple[Outcome, ...] = ()
     unfinished: tuple[str, ...] = ()
     skip: tuple[int, ...] = ()
+    crowds: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

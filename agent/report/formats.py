@@ -7,6 +7,7 @@ However hostile a name is, one record stays one record.
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from agent.model.contract import printable
 from agent.model.findings import Finding, Severity, StaleUnit
@@ -19,6 +20,8 @@ OK, WARNING, CRITICAL, UNKNOWN = range(4)
 LONGEST_LINE = 1000
 NEEDRESTART = "3.6"
 """The version of needrestart, Debian 12's, whose batch format this is."""
+KERNEL_STATES = {"unknown": 0, "current": 1, "abi-upgrade": 2, "version-upgrade": 3}
+MICROCODE_STATES = {"unknown": 0, "current": 1, "obsolete": 2}
 
 
 def nagios(findings: Sequence[Finding], unseen: Sequence[str] = ()) -> Printed:
@@ -46,11 +49,17 @@ def _state(counts: Mapping[Severity, int], unseen: Sequence[str]) -> int:
     return UNKNOWN if counts[Severity.UNKNOWN] or unseen else OK
 
 
-def needrestart(findings: Sequence[Finding], unseen: Sequence[str] = (), users: Mapping[int, str] = {}) -> Printed:
+def needrestart(
+    findings: Sequence[Finding],
+    unseen: Sequence[str] = (),
+    users: Mapping[int, str] = {},
+    reboot: Mapping[str, Any] = {},
+) -> Printed:
     """Return what `needrestart -b` would print of these findings, and 0, always.
 
-    users: names of user ids, for sessions; an id without one is shown as it is. Without kernel and microcode
-    lines, as needrestart itself where it does not know them; what is unseen has no place in this format.
+    users: names of user ids, for sessions; an id without one is shown as it is. reboot: the detail of the check of
+    that name; where it does not speak of kernel or microcode, as in a container, there are no lines on them. What is
+    unseen has no place in this format.
     """
     services, containers, sessions = set(), set(), set()
     for unit in _stale(findings):
@@ -62,10 +71,27 @@ def needrestart(findings: Sequence[Finding], unseen: Sequence[str] = (), users: 
             sessions.add(session)
         else:
             services.add("systemd-manager" if unit.unit == "init.scope" else unit.unit)
-    records = [("VER", NEEDRESTART)]
+    records = [("VER", NEEDRESTART), *_kernel(reboot.get("kernel")), *_microcode(reboot.get("microcode"))]
     for key, values in (("SVC", services), ("CONT", containers), ("SESS", sessions)):
         records += [(key, value) for value in sorted(values, key=lambda value: (value.lower(), value))]
     return "".join(f"NEEDRESTART-{key}: {printable(value)}\n" for key, value in records), 0
+
+
+def _kernel(detail: Mapping[str, str] | None) -> Iterator[tuple[str, str]]:
+    if detail:
+        yield "KCUR", detail["running"]
+        if detail["expected"]:
+            yield "KEXP", detail["expected"]
+        yield "KSTA", str(KERNEL_STATES[detail["state"]])
+
+
+def _microcode(detail: Mapping[str, str] | None) -> Iterator[tuple[str, str]]:
+    if detail:
+        state = MICROCODE_STATES[detail["state"]]
+        yield "UCSTA", str(state)
+        if state:
+            yield "UCCUR", detail["running"]
+            yield "UCEXP", detail["expected"]
 
 
 def _session(unit: StaleUnit, users: Mapping[int, str]) -> str | None:

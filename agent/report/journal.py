@@ -62,6 +62,10 @@ MESSAGES = {
     "deferred": Message(
         "0b78a5c773654355be924f472e94e00f", NOTICE, "{unit} runs replaced code and is not restarted now: {reason}"
     ),
+    "reboot-needed": Message("10a46710e9bc46d981cd92aacd67aa49", WARNING, "a reboot is needed: {summary}"),
+    "flag-raised": Message(
+        "38f2956cfbc14b9e99aa7cb86326a772", INFO, "/run/reboot-required says now that a reboot is needed"
+    ),
     "identical": Message(
         "73ec17a3971a4b279d3ebd7f348098b3", INFO, "replaced by the same content, nothing to restart: {files}"
     ),

@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from datetime import datetime
 
-import sdnotify  # type: ignore[import]
+import sdnotify
 
 from agent.model.contract import printable
 from agent.model.findings import Severity, StaleUnit

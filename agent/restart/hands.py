@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from agent.model.errors import AgentError
 from agent.model.facts import StaleProcess, Unit
 from agent.model.restarts import Attempt, Outcome, Step
-from agent.restart.precheck import precheck
+from agent.restart.precheck import precheck as look_before
 from agent.spawn import Done, run_async
 
 Stale = Mapping[str, tuple[StaleProcess, ...]]
@@ -33,7 +33,7 @@ class Hands:
     note_outcome: Callable[[Attempt, Outcome], None]
     may_go_on: Callable[[], str]
     tell: Callable[..., object]
-    precheck: Callable[[Step, Mapping[str, Unit]], Awaitable[Outcome | None]] = precheck
+    precheck: Callable[[Step, Mapping[str, Unit]], Awaitable[Outcome | None]] = look_before
     run: Callable[[Sequence[str]], Awaitable[Done]] = run_async
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.checks import sweep
+from agent.checks import libraries, sweep
 from agent.checks.sighting import search_retired
-from agent.host import mappings, processes
+from agent.host import mapped, mappings, processes
 from agent.host.inodes import Inode
 from agent.host.mapped import MappedFile
 from agent.host.mappings import QUERY, TEXT, Engine
@@ -70,6 +70,13 @@ fd = os.open({path!r}, os.O_RDONLY)
 for _ in range({count}):
     libc.mmap(None, 4096, mmap.PROT_READ | mmap.PROT_EXEC, mmap.MAP_PRIVATE, fd, 0)
 """
+END_MAIN_THREAD = """
+import ctypes, threading
+threading.Thread(target=sys.stdin.read).start()
+print("ready", os.getpid(), flush=True)
+ctypes.CDLL(None).syscall(60, 0)
+"""
+"""exit(2), of one thread alone."""
 REPOSITORY = Path(__file__).parents[2]
 
 
@@ -131,6 +138,7 @@ def test_what_an_earlier_worker_got_stuck_at_is_skipped_and_told(root: Root) -> 
         result = root.check(root.retire(before), skip=(pid, 2**22 + 1))
         assert stale_pids(result).keys() == {other}
         assert f"1 process at which an earlier look got stuck: {pid}" in result.unseen
+        assert result.again_at, "whether it still hangs is looked at again"
 
 
 def test_a_pid_that_is_another_process_by_the_end_is_not_blamed(root: Root, place: Path) -> None:
@@ -210,3 +218,52 @@ WATCHED = {
     "exec",
     "compile",
 }
+
+
+@pytest.mark.parametrize("engine", [QUERY, TEXT], ids=lambda engine: engine.name)
+def test_a_process_whose_main_thread_has_ended_is_seen(
+    root: Root, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mappings, "choose_engine", lambda host: engine)
+    before = root.index()
+    with holding(root.at(LIBRARY), code=END_MAIN_THREAD) as pid:
+        root.install("libdemo", "1.1", {LIBRARY: NEW})
+        retired = root.retire(before)
+        while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+            time.sleep(0.02)
+        (found,) = stale_pids(root.check(retired)).values()
+        (process,) = evidence(found).processes
+        assert str(process.pid) in os.listdir(f"/proc/{pid}/task") and evidence(found).confidence is Confidence.CERTAIN
+        assert os.path.realpath(f"/proc/{process.pid}/exe") == process.exe
+
+
+def test_a_thousand_processes_of_one_unit_are_counted_and_not_all_told(
+    root: Root, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(libraries, "MOST_TOLD", 2)
+    before = root.index()
+    with holding(root.at(LIBRARY)), holding(root.at(LIBRARY)), holding(root.at(LIBRARY)):
+        root.install("libdemo", "1.1", {LIBRARY: NEW})
+        result = root.check(root.retire(before))
+    (found,) = result.findings
+    assert len(stale_pids(result)) == 2 and found.summary.startswith("3 processes")
+
+
+def test_who_swaps_a_mapping_while_it_is_compared_hides_nobody_else(
+    root: Root, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """He maps the new library at the very place where the old one was seen: the two compare as equal."""
+    before = root.index()
+    with holding(root.at(LIBRARY)) as racing, holding(root.at(LIBRARY)) as honest:
+        root.install("libdemo", "1.1", {LIBRARY: NEW})
+        retired = root.retire(before)
+        opened = mapped.open_mapped
+
+        def open_other(host: Host, file: MappedFile) -> int:
+            return os.open(root.at(LIBRARY), os.O_RDONLY) if file.pid == racing else opened(host, file)
+
+        monkeypatch.setattr(mapped, "open_mapped", open_other)
+        assert min(racing, honest) == racing
+        result = root.check(retired)
+        assert honest in stale_pids(result) and not result.detail["identical"]
+        assert evidence(stale_pids(result)[honest]).confidence is Confidence.CERTAIN

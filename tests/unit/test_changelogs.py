@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -80,3 +81,20 @@ def test_a_fifo_in_place_of_a_changelog_does_not_hold_anybody_up(tmp_path: Path)
 def test_a_bomb_is_unpacked_only_to_its_bound(tmp_path: Path) -> None:
     write(tmp_path, "p", gzip.compress(HISTORY.encode() + b"\n" * (64 << 20)))
     assert read_fixes(Host(root=str(tmp_path)), "p", "3.0.22-1~deb12u1", "3.0.22-1~deb12u2") is not None
+
+
+@pytest.mark.parametrize("version", ["1_0", "", "1:2:", "a b", "\x1b[31m"])
+def test_a_version_that_is_none_costs_only_its_own_answer(host: Host, version: str) -> None:
+    assert read_fixes(host, "libssl3", version, "3.0.22-1~deb12u2") is None
+    assert read_fixes(host, "libssl3", "3.0.20-1~deb12u1", version) is None
+
+
+HOSTILE = {"one line": " -- " + " <>" * 500_000, "many lines": "\n".join([" -- " + " <>" * 90] * 3_000)}
+
+
+@pytest.mark.parametrize("line", HOSTILE.values(), ids=HOSTILE.keys())
+def test_a_hostile_changelog_does_not_keep_the_check_busy(tmp_path: Path, line: str) -> None:
+    write(tmp_path, "evil", gzip.compress(f"evil (2) sid; urgency=low\n\n  * x\n\n{line}\n".encode()))
+    begun = time.process_time()
+    read_fixes(Host(root=str(tmp_path)), "evil", "1", "2")
+    assert time.process_time() - begun < 5

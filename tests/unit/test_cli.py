@@ -36,6 +36,9 @@ VIEW: dict[str, Any] = {
 }
 
 
+KERNEL = {"state": "current", "running": "6.1.0-56-amd64", "reason": ""}
+
+
 def test_the_names_of_commands_are_those_of_the_contract() -> None:
     names = [command.name for command in main.COMMANDS]
     assert names == ["status", "check", "plan", "restart", "why", "wait", "watch", "history", "doctor"]
@@ -163,6 +166,29 @@ def test_nothing_to_do_is_one_sentence() -> None:
     assert text == "Every process runs the code that is installed."
 
 
+@pytest.mark.parametrize(
+    ("detail", "said"),
+    [
+        ({"flag": None, "foreign": "this is a container (lxc)"}, "not looked at: this is a container (lxc)."),
+        ({"kernel": KERNEL}, "Linux 6.1.0-56-amd64: nothing newer is installed."),
+        ({"kernel": KERNEL | {"state": "unknown", "reason": "why"}}, "not known whether a reboot is due, why."),
+        ({"kernel": KERNEL, "microcode": KERNEL | {"running": "0x2f"}}, "Microcode 0x2f: nothing newer is installed."),
+    ],
+)
+def test_what_is_known_of_the_kernel_is_said_where_it_is_no_finding(detail: dict[str, Any], said: str) -> None:
+    text = blocks.write(blocks.status({"findings": [], "detail": {"reboot": detail}}))
+    assert text.startswith("Nothing is wrong.\n") and text.endswith(said)
+
+
+def test_what_waits_for_a_reboot_stands_under_its_heading() -> None:
+    evidence = {"kind": "kernel", "disposition": "reboot", "cves": [], "processes": []}
+    finding = FINDING | {"subject": "kernel", "summary": "Linux runs", "evidence": evidence, "advice": "systemctl reboot"}
+    detail = {"reboot": {"kernel": KERNEL | {"state": "version-upgrade"}}}
+    assert blocks.write(blocks.status({"findings": [finding], "detail": detail})) == (
+        "1 waiting for a reboot.\n\nWaiting for a reboot:\n  kernel\n    Linux runs.\n    → systemctl reboot"
+    )
+
+
 @pytest.mark.real
 def test_a_reader_who_goes_away_is_no_traceback() -> None:
     code = "import sys; from agent.cli.main import main; sys.exit(main(['doctor']))"
@@ -171,3 +197,20 @@ def test_a_reader_who_goes_away_is_no_traceback() -> None:
     with os.fdopen(write, "wb") as pipe:
         done = subprocess.run([sys.executable, "-c", code], stdout=pipe, stderr=subprocess.PIPE, cwd=ROOT, check=False)
     assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_waiting_for_a_daemon_in_trouble_does_not_have_it_look_without_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, calls = [0.0], []
+
+    def call(*_arguments: object, **_others: object) -> dict[str, bool]:
+        calls.append(clock[0])
+        return {"done": False}
+
+    def sleep(seconds: float) -> None:
+        clock[0] += max(seconds, 0.001)
+
+    monkeypatch.setattr(ask, "_call", call)
+    monkeypatch.setattr(ask.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(ask.time, "sleep", sleep)
+    assert main.main(["wait", "--timeout", "10"]) == 3
+    assert 1 < len(calls) <= 6 and clock[0] >= 10

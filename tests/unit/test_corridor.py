@@ -300,6 +300,21 @@ def test_a_named_unit_is_restarted_although_it_is_deferred_and_alone(store: Stor
     assert steps(doors) == ["look hard", "look hard", "restart dbus.service", "look hard"]
 
 
+@pytest.mark.parametrize("words", [{"all": True}, {"units": ["a.service", "aftercare.service"]}])
+def test_in_observe_mode_the_agent_goes_too_when_it_is_asked_for(store: Store, words: dict[str, Any]) -> None:
+    doors = ScriptedDoors(looked(stale("a.service"), stale("aftercare.service")))
+
+    async def play(corridor: Corridor) -> None:
+        await ask(corridor, "restart", **words)
+        await until(lambda: "restart aftercare.service" in doors.done)
+
+    drive(store, doors, play, replace(QUIET, mode="observe"))
+    assert [entry for entry in doors.done if entry.startswith("restart")] == [
+        "restart a.service",
+        "restart aftercare.service",
+    ]
+
+
 def test_a_dry_run_restarts_nothing(store: Store) -> None:
     doors = ScriptedDoors(looked(stale("dbus.service", Disposition.DEFER)))
 
@@ -398,3 +413,97 @@ def test_a_new_transaction_forgets_the_outcomes_of_the_one_before(store: Store) 
     corridor = drive(store, doors, play)
     assert corridor.view.transaction == transaction
     assert corridor.view.outcomes == ()
+
+
+def test_a_forced_look_that_a_transaction_cut_short_is_made_in_full_afterwards(store: Store) -> None:
+    doors = ScriptedDoors(looked(), Looked(abandoned=True), looked())
+
+    async def play(corridor: Corridor) -> None:
+        corridor.put(Reload())
+        await until(lambda: steps(doors) == ["look hard", "look hard"])
+        corridor.put(Touched(Topic.PACKAGES, "", datetime.now(UTC)))
+        await until(lambda: len(steps(doors)) == 3)
+        assert steps(doors)[2] == "look hard"
+        await until(lambda: corridor.view.phase is Phase.IDLE)
+        corridor.put(Touched(Topic.PACKAGES, "", datetime.now(UTC)))
+        await until(lambda: len(steps(doors)) == 4)
+        assert steps(doors)[3] == "look"
+
+    drive(store, doors, play)
+
+
+def test_members_who_wait_without_end_hold_up_neither_restarts_nor_orders_nor_each_other(store: Store) -> None:
+    deferred = stale("dbus.service", Disposition.DEFER)
+    doors = ScriptedDoors(looked(), looked(stale("nginx.service"), deferred), looked(deferred))
+
+    async def spam(corridor: Corridor) -> None:
+        while True:
+            ask(corridor, "wait").cancel()
+            await asyncio.sleep(0)
+
+    async def play(corridor: Corridor) -> None:
+        spamming = asyncio.create_task(spam(corridor))
+        async with asyncio.timeout(3):
+            ask(corridor, "check")
+            await until(lambda: "restart nginx.service" in doors.done)
+            await ask(corridor, "restart", units=["dbus.service"])
+            assert await ask(corridor, "wait") == {"done": True}
+        spamming.cancel()
+
+    drive(store, doors, play)
+
+
+def test_who_went_away_is_not_kept_in_mind_while_dpkg_is_at_work(store: Store) -> None:
+    doors = ScriptedDoors(looked())
+
+    async def play(corridor: Corridor) -> None:
+        doors.is_locked = True
+        for _ in range(500):
+            ask(corridor, "wait").cancel()
+        await until(corridor.events.empty)
+        assert len(corridor._errands) < 3
+        doors.is_locked = False
+
+    drive(store, doors, play)
+
+
+def test_an_upgrade_of_the_agent_that_may_not_be_taken_up_is_said_once_and_not_tried_without_end(store: Store) -> None:
+    doors = ScriptedDoors(looked(), Looked(outdated="9.9"))
+
+    async def play(corridor: Corridor) -> None:
+        ask(corridor, "wait")
+        await until(lambda: "9.9" in corridor.view.trouble)
+        ask(corridor, "wait")
+        await asyncio.sleep(0.2)
+        assert doors.done.count("restart aftercare.service") == 1
+        assert doors.done.count("tell check-failed") == 1
+
+    drive(store, doors, play)
+
+
+def test_who_waits_is_answered_where_the_result_of_a_look_cannot_be_written(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    doors = ScriptedDoors(looked())
+
+    async def play(corridor: Corridor) -> None:
+        def full(*_arguments: object) -> None:
+            raise AgentError(Kind.UNREADABLE, "disk full")
+
+        monkeypatch.setattr(store, "date", full)
+        async with asyncio.timeout(3):
+            assert await ask(corridor, "wait") == {"done": False}
+
+    drive(store, doors, play)
+
+
+def test_a_resumed_restart_that_cannot_be_noted_is_said_and_ends_nothing(store: Store) -> None:
+    doors = ScriptedDoors(looked())
+    store.begin(1, Step("nginx.service", Rule("*"), "i", 1, (), ()), NOW)
+
+    async def full(attempts: tuple[Attempt, ...], settings: Settings) -> tuple[Outcome, ...]:
+        raise AgentError(Kind.UNREADABLE, "disk full")
+
+    doors.resume = full  # type: ignore[method-assign]
+    assert drive(store, doors, nothing).view.phase is Phase.IDLE
+    assert "tell held" in doors.done

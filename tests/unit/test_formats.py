@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.checks.reboot import State
 from agent.model.facts import StaleFile, StaleProcess
 from agent.model.findings import Confidence, Finding, Severity, StaleUnit
 from agent.model.restarts import Disposition
@@ -103,6 +104,49 @@ def test_the_batch_format_of_needrestart() -> None:
         "NEEDRESTART-SESS: alice @ user manager service",
         "NEEDRESTART-SESS: root @ session #28017",
     ]
+
+
+KERNEL = {"state": "version-upgrade", "running": "6.1.0-47-amd64", "expected": "6.1.0-56-amd64"}
+MICROCODE = {"state": "current", "running": "0x2f", "expected": "0x2f"}
+
+
+def test_kernel_and_microcode_come_before_the_units() -> None:
+    text, _ = needrestart([stale("a.service")], (), {}, {"kernel": KERNEL, "microcode": MICROCODE, "flag": None})
+    assert text.splitlines()[1:] == [
+        "NEEDRESTART-KCUR: 6.1.0-47-amd64",
+        "NEEDRESTART-KEXP: 6.1.0-56-amd64",
+        "NEEDRESTART-KSTA: 3",
+        "NEEDRESTART-UCSTA: 1",
+        "NEEDRESTART-UCCUR: 0x2f",
+        "NEEDRESTART-UCEXP: 0x2f",
+        "NEEDRESTART-SVC: a.service",
+    ]
+
+
+def test_of_an_unknown_kernel_and_microcode_nothing_is_expected() -> None:
+    nothing = {"state": "unknown", "expected": ""}
+    text, _ = needrestart([], (), {}, {"kernel": KERNEL | nothing, "microcode": MICROCODE | nothing})
+    assert text.splitlines()[1:] == [
+        "NEEDRESTART-KCUR: 6.1.0-47-amd64",
+        "NEEDRESTART-KSTA: 0",
+        "NEEDRESTART-UCSTA: 0",
+    ]
+
+
+@pytest.mark.parametrize("state", list(State))
+def test_every_state_of_the_check_has_its_number(state: State) -> None:
+    kind = "microcode" if state is State.OBSOLETE else "kernel"
+    assert needrestart([], (), {}, {kind: KERNEL | {"state": state.value}})[0].count("STA: ") == 1
+
+
+def test_where_the_kernel_is_not_ours_there_are_no_lines_on_it() -> None:
+    foreign = {"flag": None, "foreign": "this is a container (docker)"}
+    assert needrestart([], (), {}, foreign) == ("NEEDRESTART-VER: 3.6\n", 0)
+
+
+def test_a_reboot_is_a_warning_for_nagios() -> None:
+    text, status = nagios([Finding("reboot", "kernel", Severity.WARNING, "Linux 6.1.0-47-amd64 runs", "", {})])
+    assert text.startswith("WARNING - Linux 6.1.0-47-amd64 runs | ") and status == 1
 
 
 def test_nothing_stale_is_the_version_alone() -> None:

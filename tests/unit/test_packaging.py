@@ -13,7 +13,7 @@ import pytest
 
 from agent import __version__
 from agent.cli.main import COMMANDS, Command
-from agent.config.settings import RULE_SETTINGS, SETTINGS, Settings
+from agent.config.settings import RULE_SETTINGS, SETTINGS, TABLES, Settings
 from agent.model.restarts import Disposition, Rule
 
 ROOT = Path(__file__).parents[2]
@@ -66,6 +66,15 @@ def test_the_manual_tells_each_setting_with_its_default(setting: str) -> None:
     assert f"\n*{setting}* = {_toml(defaults(Settings)[setting])}\n" in read("docs/man/aftercare.toml.5.scd")
 
 
+@pytest.mark.parametrize("table", TABLES)
+def test_the_manual_tells_each_table_with_the_defaults_of_its_settings(table: str) -> None:
+    default = defaults(Settings)[table]
+    _, found, told = read("docs/man/aftercare.toml.5.scd").partition(f"\nThe table _[{table}]_:\n")
+    assert found
+    for setting in TABLES[table]:
+        assert f"\n*{setting.name}* = {_toml(getattr(default, setting.name))}\n" in told
+
+
 @pytest.mark.parametrize("setting", [setting.name for setting in RULE_SETTINGS if setting.name != "match"])
 def test_the_manual_tells_each_setting_of_a_rule_with_its_default(setting: str) -> None:
     assert f"\n*{setting}* = {_toml(defaults(Rule)[setting])}\n" in read("docs/man/aftercare.toml.5.scd")
@@ -77,6 +86,8 @@ def test_the_manual_tells_each_disposition(disposition: Disposition) -> None:
 
 
 def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else f'"{value}"' if isinstance(value, str) else str(value)
 
 

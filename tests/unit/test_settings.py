@@ -7,6 +7,7 @@ import pytest
 
 from agent.config import load
 from agent.config.settings import Settings, apply
+from agent.model import contract
 from agent.model.errors import AgentError
 from agent.model.restarts import Disposition
 
@@ -29,6 +30,20 @@ def test_keys_replace_and_rules_are_appended() -> None:
     ]
 
 
+def test_a_table_of_a_later_file_replaces_only_what_it_names() -> None:
+    assert Settings().reboot.write_flag is False
+    first = apply(Settings(), {"reboot": {"write_flag": True}}, "one")
+    assert apply(first, {"reboot": {}, "mode": "observe"}, "two").reboot.write_flag is True
+    assert apply(first, {"reboot": {"write_flag": False}}, "two").reboot.write_flag is False
+
+
+def test_settings_that_an_earlier_version_kept_are_still_read() -> None:
+    kept = contract.encode(Settings())
+    assert contract.decode(Settings, kept) == Settings()
+    del kept["reboot"]
+    assert contract.decode(Settings, kept) == Settings()
+
+
 @pytest.mark.parametrize(
     ("data", "message", "hint"),
     [
@@ -40,6 +55,10 @@ def test_keys_replace_and_rules_are_appended() -> None:
         ({"rule": [{"disposition": "never"}]}, "file: rule 1: match is missing", "match ="),
         ({"rule": [{}, {"match": 3}]}, "file: rule 1: match is missing", ""),
         ({"rule": [{"match": "x", "dispositon": "never"}]}, "file: rule 1: unknown setting", "disposition"),
+        ({"reboot": True}, "file: reboot must be written as [reboot]", ""),
+        ({"reboot": {"write_flag": 1}}, "file: reboot: write_flag must be true or false, not 1", "/run/reboot-required"),
+        ({"reboot": {"writeflag": True}}, "file: reboot: unknown setting 'writeflag'", "did you mean write_flag?"),
+        ({"rebot": {}}, "file: unknown setting 'rebot'", "did you mean reboot?"),
         ({"rule": [{"match": "x", "disposition": "session"}]}, "disposition must be one of", ""),
     ],
 )

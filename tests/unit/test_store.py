@@ -204,3 +204,29 @@ def test_a_full_disk_is_a_sentence_and_loses_nothing(store: Store) -> None:
     assert "full" in caught.value.message + caught.value.hint
     assert store.memory() == before
     store.keep_settings("small enough for a page that is there already")
+
+
+def test_damage_on_the_way_ends_the_daemon_so_that_the_next_start_begins_a_new_history(
+    store: Store, tmp_path: Path
+) -> None:
+    path = tmp_path / "history.sqlite"
+    for pragma in ("wal_checkpoint(TRUNCATE)", "shrink_memory"):
+        store._database.execute(f"PRAGMA {pragma}").fetchall()
+    path.write_bytes(path.read_bytes()[:4096] + b"\x55" * (path.stat().st_size - 4096))
+    with pytest.raises(sqlite3.DatabaseError):
+        store.keep_settings("new")
+    assert "was no database any more" in Store.open(path, NOW).recovered
+
+
+def test_a_history_that_cannot_be_opened_at_all_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "history.sqlite").mkdir()
+    with pytest.raises(AgentError) as caught:
+        Store.open(tmp_path / "history.sqlite", NOW)
+    assert "history.sqlite" in caught.value.message
+
+
+def test_a_subject_that_is_no_text_is_dated_all_the_same(store: Store) -> None:
+    """A program's path may be any bytes; what SQLite cannot take would end the daemon at every start."""
+    finding = Finding("libraries", "/home/eve/\udcff\x1b[31m", Severity.INFO, "", "", {})
+    assert store.date([finding], NOW)[0].since == NOW
+    assert store.date([finding], NOW + timedelta(hours=1))[0].since == NOW

@@ -1,0 +1,75 @@
+"""Processes that hang whoever looks at them: they cost a bounded time, and hide nobody but their owner's own."""
+
+import asyncio
+import os
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from agent.config.settings import Settings
+from agent.daemon import workers
+from agent.host import processes
+from agent.model.facts import Host
+from agent.model.findings import CheckResult, Request
+from tests.integration import stuck
+from tests.integration.herd import IN_A_NAMESPACE_OF_HIS_OWN, LIBRARY, NEW, Root, holding, stale_pids, started
+
+FUSE = os.makedev(10, 229)
+REPOSITORY = Path(__file__).parents[2]
+WORKER = f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); from agent.checks.worker import main; sys.exit(main())"
+PYTHON = ("/usr/bin/python3", "-B")
+
+
+@pytest.fixture
+def victims(place: Path) -> Iterator[list[int]]:
+    """Three processes of an unprivileged user whose maps nobody can read."""
+    node, script = place / "fuse", place / "stuck.py"
+    os.mknod(node, stat.S_IFCHR | 0o666, FUSE)
+    os.chmod(node, 0o666)
+    script.write_text(Path(stuck.__file__).read_text())
+    script.chmod(0o644)
+    with ExitStack() as stack:
+        yield [stack.enter_context(started(stuck_argv(place, number))) for number in range(3)]
+
+
+def stuck_argv(place: Path, number: int) -> list[str]:
+    mountpoint = place / f"mount{number}"
+    mountpoint.mkdir(mode=0o777)
+    return [*IN_A_NAMESPACE_OF_HIS_OWN, *PYTHON, str(place / "stuck.py"), str(place / "fuse"), str(mountpoint)]
+
+
+def hangs(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "D"
+
+
+def check(root: Root, request: Request) -> CheckResult:
+    return asyncio.run(workers.check(Host(root=str(root.path)), Settings(check_limit=20), request))
+
+
+def test_any_number_of_stuck_processes_of_a_user_hides_nobody_elses(
+    root: Root, victims: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "command", lambda: [*PYTHON, "-c", WORKER])
+    monkeypatch.setattr(workers, "MOST_BEATS", 2)
+    before = root.index()
+    with holding(root.at(LIBRARY)) as pid:
+        root.install("libdemo", "1.1", {LIBRARY: NEW})
+        time.sleep(0.5)
+        assert all(map(hangs, victims)), "they are not stuck at all"
+        request = Request("libraries", datetime.now(UTC), retired=root.retire(before))
+        result = check(root, request)
+    assert stale_pids(result).keys() == {pid}
+    assert sum(line.count("stuck") for line in result.unseen) == 2
+    assert any(str(victims[2]) in line for line in result.unseen)
+
+
+def test_a_crowd_is_a_unit_or_a_login_user_and_root_is_never_in_that_of_others(victims: list[int]) -> None:
+    crowds = {processes.read_crowd(Host(), pid) for pid in victims}
+    own = processes.read_crowd(Host(), os.getpid())
+    assert len(crowds) == 1 and own.endswith(" root") and crowds == {own.replace(" root", " others")}
+    assert processes.read_crowd(Host(), 2**22 + 1) == ""
