@@ -1,0 +1,66 @@
+"""A unit that does not come back is told once, loudly, with what it said; everything else is finished."""
+
+import time
+
+import pytest
+
+from tests.e2e import scenario
+from tests.e2e.machine import Machine
+
+BROKEN = "broken.service"
+FAILED = "e82cabe478224cf7a04011c2f3324f2f"
+REFUSES = 'os.path.exists("/opt/flag") and sys.exit("broken refuses to start: no such tenant")'
+
+
+def test_a_unit_that_does_not_come_back_is_critical_and_tried_once(machine: Machine) -> None:
+    scenario.python_service(machine, "broken", REFUSES)
+    machine.run("touch /opt/flag")
+    before = scenario.upgrade(machine)
+    rest = scenario.without(before, BROKEN)
+    scenario.assert_all_fresh(machine, rest)
+    scenario.assert_spared_are_reported(machine, rest)
+    answer = machine.agentctl("status")
+    finding = answer.findings[BROKEN]
+    assert answer.status == 1
+    assert finding["severity"] == "critical"
+    assert finding["evidence"]["outcome"]["result"] == "failed"
+    assert "no such tenant" in "\n".join(finding["evidence"]["outcome"]["journal"])
+    assert BROKEN in finding["advice"]
+    (told,) = machine.journal(identifier="aftercared", message_id=FAILED)
+    assert told["UNIT"] == BROKEN
+    time.sleep(8)
+    machine.kill_daemon()
+    machine.until(lambda: machine.agentctl("status").data is not None, 30, "the daemon to be back")
+    machine.wait()
+    assert scenario.restarts_since(machine, before)[BROKEN] == 1
+    assert scenario.attempts(machine)[BROKEN] == 1
+    assert machine.agentctl("status").findings[BROKEN]["severity"] == "critical"
+    machine.run(f"rm /opt/flag; systemctl start {BROKEN}")
+    machine.run(["dpkg", "-i", scenario.tiny_package(machine, 1)])
+    machine.wait()
+    assert BROKEN not in machine.agentctl("status").findings
+
+
+@pytest.mark.suites("trixie")
+def test_systemds_own_retries_are_left_to_systemd(machine: Machine) -> None:
+    """Restart=always: systemd tries five times and gives up; aftercare tries once."""
+    scenario.python_service(machine, "broken", REFUSES, extra="Restart=always\nRestartSec=200ms")
+    machine.run("touch /opt/flag")
+    before = scenario.upgrade(machine)
+    scenario.assert_all_fresh(machine, scenario.without(before, BROKEN))
+    assert machine.agentctl("status").findings[BROKEN]["severity"] == "critical"
+    assert scenario.attempts(machine)[BROKEN] == 1
+    started = scenario.restarts_since(machine, before)[BROKEN]
+    time.sleep(5)
+    assert scenario.restarts_since(machine, before)[BROKEN] == started <= 6
+
+
+@pytest.mark.suites("bookworm")
+def test_an_unreadable_status_of_dpkg_is_said_and_what_was_known_stays(machine: Machine) -> None:
+    machine.run("mv /var/lib/dpkg/status /var/lib/dpkg/aside; : >>/var/lib/dpkg/lock-frontend")
+    trouble = machine.until(lambda: machine.agentctl("status").data["trouble"], 20, "the trouble to be told")
+    assert "/var/lib/dpkg/status" in trouble
+    machine.run("mv /var/lib/dpkg/aside /var/lib/dpkg/status")
+    before = scenario.upgrade(machine)
+    scenario.assert_all_fresh(machine, before)
+    assert machine.agentctl("status").data["trouble"] == ""
