@@ -12,12 +12,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from agent import RUNNING, spawn
+from agent import RUNNING
 from agent.config.settings import Settings
 from agent.model import contract
 from agent.model.errors import AgentError, Kind
 from agent.model.facts import Host, Indexed, Snapshot
 from agent.model.findings import CheckResult, Request, Survey
+from agent.spawn.beside import converse
 
 T = TypeVar("T")
 
@@ -130,7 +131,7 @@ async def _converse(
         except (LookupError, TypeError, ValueError) as problem:
             raise AgentError(Kind.PROTOCOL, f"the worker said {line[:80]!r}") from problem
 
-    await spawn.converse(command(), json.dumps(order).encode(), line_came, timeout=settings.check_limit)
+    await converse(command(), json.dumps(order).encode(), line_came, timeout=settings.check_limit)
 
 
 def _message(line: bytes) -> dict[str, Any]:

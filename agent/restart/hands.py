@@ -9,7 +9,8 @@ from agent.model.errors import AgentError
 from agent.model.facts import StaleProcess, Unit
 from agent.model.restarts import Attempt, Outcome, Step
 from agent.restart.precheck import precheck as look_before
-from agent.spawn import Done, run_async
+from agent.spawn import Done
+from agent.spawn.beside import run_async
 
 Stale = Mapping[str, tuple[StaleProcess, ...]]
 """Unit → its processes that still run replaced code; units without any are left out."""

@@ -15,7 +15,8 @@ from agent.model.errors import AgentError
 from agent.model.facts import Unit
 from agent.model.restarts import Outcome, Result, Step
 from agent.restart.verify import is_up
-from agent.spawn import Done, run_async
+from agent.spawn import Done
+from agent.spawn.beside import run_async
 
 ALLOWED = (0, 1, 104, 105)
 """Answers of policy-rc.d after which invoke-rc.d goes on: allowed, or undefined."""

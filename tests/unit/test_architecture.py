@@ -1,6 +1,7 @@
 """The plan of the house, held against the code: who may know whom, and how long a module may grow."""
 
 import ast
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -112,6 +113,13 @@ def test_each_library_has_one_home(path: Path) -> None:
     for imported in imports(path):
         home = ONE_HOME.get(imported.split(".")[0])
         assert home in (None, name_of(path)), f"{imported} belongs to {home}, not to {name_of(path)}"
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("module", ["agent.checks.worker", "agent.checks.libraries", "agent.checks.reboot", "agent.cli.ask", "agent.cli.look"])
+def test_what_is_started_often_loads_no_event_loop(module: str) -> None:
+    code = f"import {module}, sys; sys.exit('asyncio' in sys.modules or 'rich' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)

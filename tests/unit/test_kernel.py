@@ -30,6 +30,7 @@ from agent.model.errors import AgentError
 from agent.model.facts import Host, PackageState
 from tests.unit.small_root import BANNER, CPUINFO, RELEASE, TEXT, amd, booted, bzimage, intel, proc, put
 
+
 @pytest.fixture
 def host(tmp_path: Path) -> Host:
     return booted(tmp_path)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from agent import spawn
 from agent.config.settings import Settings
 from agent.daemon import workers
 from agent.model.errors import AgentError, Kind
 from agent.model.facts import Host
 from agent.model.findings import CheckResult, Request
+from agent.spawn import beside
 
 pytestmark = pytest.mark.real
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
@@ -80,7 +80,7 @@ def test_a_worker_that_says_nothing_has_not_answered(monkeypatch: pytest.MonkeyP
 
 
 def test_a_line_without_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spawn, "LONGEST_LINE", 1 << 16)
+    monkeypatch.setattr(beside, "LONGEST_LINE", 1 << 16)
     assert problem(monkeypatch, "print('x' * (1 << 20))").kind is Kind.PROTOCOL
 
 

@@ -1,72 +1,16 @@
-"""The one place that starts programs. Never a shell, never a search path, never the caller's environment.
-
-`run` is for short-lived system tools; `converse` talks with a worker. Both bound time.
-"""
+"""Starting programs beside the event loop: system tools, and conversations with workers."""
 
 import asyncio
 import contextlib
-import os
-import subprocess
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from agent.model.errors import AgentError, Kind
+from agent.spawn import ENVIRONMENT, Done, run
 
-ENVIRONMENT = {
-    "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
-    "LANG": "C.UTF-8",
-    "LC_ALL": "C.UTF-8",
-    "SYSTEMD_PAGER": "",
-    "SYSTEMD_COLORS": "0",
-}
-DIRECTORIES = ("/usr/sbin", "/usr/bin", "/sbin", "/bin")
 LONGEST_LINE = 64 << 20
 LONGEST_COMPLAINT = 64 << 10
 DYING = 5.0
 """Seconds that a killed program has to be gone."""
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """A program that ended: its exit status (negative: the signal) and what it printed."""
-
-    argv: tuple[str, ...]
-    status: int
-    stdout: str
-    stderr: str
-
-
-def program(name: str) -> str:
-    """Return the absolute path of the system program `name`; raise AgentError(SPAWN) where it is missing."""
-    for directory in DIRECTORIES:
-        path = f"{directory}/{name}"
-        if os.access(path, os.X_OK):
-            return path
-    raise AgentError(Kind.SPAWN, f"{name} is not installed in {', '.join(DIRECTORIES)}")
-
-
-def run(argv: Sequence[str], *, timeout: float = 30.0, stdin: str = "") -> Done:
-    """Run `argv` (a system program by name or absolute path) and return what came of it.
-
-    Raises AgentError: SPAWN where it cannot be started, TIMED_OUT after `timeout` seconds (it is killed then). A
-    non-zero status is no error here: the caller knows what it means.
-    """
-    absolute = argv[0] if argv[0].startswith("/") else program(argv[0])
-    try:
-        done = subprocess.run(
-            [absolute, *argv[1:]],
-            input=os.fsencode(stdin),
-            capture_output=True,
-            timeout=timeout,
-            env=ENVIRONMENT,
-            cwd="/",
-            check=False,
-        )
-    except subprocess.TimeoutExpired as problem:
-        raise AgentError(Kind.TIMED_OUT, f"{argv[0]} did not end within {timeout:g} s") from problem
-    except OSError as problem:
-        raise AgentError(Kind.SPAWN, f"{absolute}: {problem.strerror}") from problem
-    return Done(tuple(argv), done.returncode, os.fsdecode(done.stdout), os.fsdecode(done.stderr))
 
 
 async def run_async(argv: Sequence[str], *, timeout: float = 30.0, stdin: str = "") -> Done:
