@@ -51,9 +51,14 @@ async def look(host: Host, store: Store, settings: Settings, locked: Callable[[]
 
 
 def _settle(host: Host, store: Store, surveyed: Surveyed, now: datetime) -> Transaction | None:
-    """Remember a survey; return the transaction that it found, if any."""
+    """Remember a survey; return the transaction that it found, if any.
+
+    After a boot the disk may be a copy, on which every file has another inode: only versions tell a change then.
+    """
     old = store.snapshot()
     changes = transactions.diff(old, surveyed.survey.snapshot) if old is not None else ()
+    if surveyed.survey.full:
+        changes = tuple(change for change in changes if change.old != change.new)
     return store.settle(surveyed.survey, changes, surveyed.index(), boot_id(host), now)
 
 
@@ -100,5 +105,11 @@ async def recheck(host: Host, store: Store, settings: Settings) -> CheckResult:
 
 
 def boot_id(host: Host) -> str:
-    """Return what the kernel calls this boot."""
-    return Path(host.proc, "sys/kernel/random/boot_id").read_text().strip()
+    """Return what the kernel calls this boot, and where dpkg's database lies: a container on a copied disk may see the
+    boot of its host, and yet every file has another inode. That there is no database is for the survey to say."""
+    boot = Path(host.proc, "sys/kernel/random/boot_id").read_text().strip()
+    try:
+        database = Path(host.under(transactions.DATABASE)).stat()
+    except FileNotFoundError:
+        return boot
+    return f"{boot} {database.st_dev}:{database.st_ino}"

@@ -179,6 +179,14 @@ def attempts(machine: Machine) -> Counter[str]:
     return Counter(restart["unit"] for restart in history["restarts"])
 
 
+def assert_all_proven(machine: Machine) -> None:
+    """Fail unless every restart on record is the only one of its unit and was followed to its good end."""
+    restarts = machine.agentctl("history").data["restarts"]
+    results = {restart["unit"]: (restart["outcome"] or {}).get("result") for restart in restarts}
+    assert set(results.values()) == {"fresh"}, results
+    assert len(restarts) == len(results), "a unit was restarted twice"
+
+
 def assert_restarted_once(machine: Machine, before: Before) -> None:
     """Fail unless each affected unit was started exactly once since then, and nothing else at all."""
     counted = restarts_since(machine, before)

@@ -63,7 +63,7 @@ def test_a_daemon_killed_around_a_transaction_finishes_the_work_once(machine: Ma
     with machine.ssh() as admin:
         before = scenario.look(machine)
         MOMENTS[moment](machine, admin)
-    settled(machine, before)
+    settled(machine)
     scenario.assert_all_fresh(machine, before)
     scenario.assert_restarted_once(machine, scenario.without(before, scenario.AGENT))
 
@@ -77,10 +77,10 @@ def test_a_daemon_killed_after_each_restart_finishes_the_rest_and_repeats_none(m
         scenario.by_apt(admin)
     kills = kill_at_each_restart(machine, before)
     assert kills >= 3, "the daemon was to be killed between the steps of its waves"
-    settled(machine, before)
+    settled(machine)
     scenario.assert_all_fresh(machine, before)
     scenario.assert_restarted_once(machine, scenario.without(before, scenario.AGENT))
-    assert set(scenario.attempts(machine).values()) == {1}
+    scenario.assert_all_proven(machine)
 
 
 @pytest.mark.parametrize("delay", [pytest.param(0.0, marks=BOOKWORM), pytest.param(2.0, marks=TRIXIE)])
@@ -93,9 +93,10 @@ def test_a_daemon_killed_while_units_stop_repeats_none(machine: Machine, delay: 
     machine.until(lambda: machine.unit(unit)["ActiveState"] == "deactivating", 20, f"{unit} to stop", pause=0)
     time.sleep(delay)
     machine.kill_daemon()
-    settled(machine, before)
+    settled(machine)
     scenario.assert_all_fresh(machine, before)
     scenario.assert_restarted_once(machine, scenario.without(before, scenario.AGENT))
+    scenario.assert_all_proven(machine)
 
 
 def test_a_killed_dpkg_is_reported_and_nothing_half_configured_is_restarted(stock: Machine) -> None:
@@ -130,7 +131,7 @@ def _kill_dpkg_in_postinst(machine: Machine) -> None:
     assert dpkg.wait(10) != 0
 
 
-def settled(machine: Machine, before: Before) -> None:
+def settled(machine: Machine) -> None:
     """Wait until systemd has brought the daemon back and it is done."""
     machine.until(lambda: machine.agentctl("status").data is not None, 30, "the daemon to be back")
     machine.wait(120)

@@ -104,7 +104,10 @@ def test_each_way_a_restart_can_end_has_its_own_name(bare: Machine) -> None:
     names = [name for name in UNITS if name != "rc-dependant.service"]
     before = {name: bare.pid(name) for name in names}
     found = restart(bare, names)
-    assert {name: outcome["result"] for name, outcome in found.items()} == EXPECTED
+    results = {name: outcome["result"] for name, outcome in found.items()}
+    # It is up for some milliseconds ten times a second: which of the two it is seen in is chance.
+    assert results["rc-fails-forever.service"] in ("failed", "died-after")
+    assert results == EXPECTED | {"rc-fails-forever.service": results["rc-fails-forever.service"]}
     for name, outcome in found.items():
         assert bool(outcome["hint"]) == (outcome["result"] != "fresh"), name
     told = {name: "\n".join(outcome["journal"]) for name, outcome in found.items()}

@@ -1,6 +1,7 @@
 """One look at the machine: what is remembered of it, and when."""
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -57,3 +58,27 @@ def test_what_a_look_that_is_given_up_surveyed_is_found_again_by_the_next(host: 
     assert given_up.abandoned and store.snapshot() == snapshot("1")
     done = have_look(host, store, locked=False)
     assert done.transaction and done.transaction.command == "apt upgrade" and store.snapshot() == snapshot("2")
+
+
+@pytest.mark.parametrize(("version", "changed"), [("1", False), ("2", True)])
+def test_after_a_boot_only_versions_tell_a_change_for_the_disk_may_be_a_copy(
+    host: Host, store: Store, monkeypatch: pytest.MonkeyPatch, version: str, changed: bool
+) -> None:
+    async def survey(*_arguments: object) -> Surveyed:
+        copied = {key: replace(state, stamp="another inode") for key, state in snapshot(version).items()}
+        return Surveyed(Survey(copied, ("libssl3",), (), (), None, "", "", True), ())
+
+    monkeypatch.setattr(workers, "survey", survey)
+    Path(host.proc, "sys/kernel/random/boot_id").write_text("another boot\n")
+    assert (have_look(host, store, locked=False).transaction is not None) == changed
+    assert store.memory().boot == "another boot"
+
+
+def test_a_database_in_another_place_is_another_boot(host: Host) -> None:
+    database = Path(host.root, "var/lib/dpkg")
+    seen = {look.boot_id(host)}
+    for _ in range(2):
+        database.mkdir(parents=True)
+        seen.add(look.boot_id(host))
+        database.rename(database.with_name(f"moved-{len(seen)}"))
+    assert len(seen) == 3
