@@ -139,8 +139,12 @@ def test_a_holder_that_is_killed_wakes(watched: Watched) -> None:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout
         holder.stdout.readline()
-        holder.kill()
-        assert watched.sees(holder.wait)
+
+        def die() -> None:
+            holder.kill()
+            holder.wait()
+
+        assert watched.sees(die)
 
 
 def test_the_running_loop_tells_without_being_asked(watched: Watched) -> None:
