@@ -118,8 +118,9 @@ def by_bus(machine: Machine, pid: str) -> str:
 def test_what_a_stopped_unit_left_behind_still_belongs_to_it(machine: Machine) -> None:
     text = "[Service]\nKillMode=process\nExecStart=/bin/sh -c 'setsid sleep 7777 & exec sleep infinity'\n"
     start(machine, "leaves.service", text)
+    find = ["pgrep", "-f", "^sleep 7777"]
+    (left,) = machine.until(lambda: machine.run(find, check=False).stdout.split(), 20, "what will be left behind")
     machine.run(["systemctl", "stop", "leaves.service"])
-    (left,) = machine.run(["pgrep", "-f", "^sleep 7777"]).stdout.split()
     assert read(machine, "units")["leaves.service"]["active"] == "inactive"
     assert read(machine, "blame")[left] == "leaves.service"
 
