@@ -24,3 +24,11 @@ def root(place: Path) -> Root:
     root = Root(place / "root")
     root.install("libdemo", "1.0", {LIBRARY: OLD})
     return root
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep these tests from running beside each other: they look at all processes of this machine."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.xdist_group("this machine"))
