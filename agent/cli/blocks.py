@@ -94,6 +94,8 @@ def headline(view: dict[str, Any]) -> str:
         parts.append(f"{_count(len(exposed), 'CVE')} fixed on disk, not in effect")
     if parts:
         return f"{'; '.join(parts)}."
+    if view.get("trouble"):
+        return "Whether every process runs the code that is installed is not known."
     looked = view.get("detail") or {"libraries": {}}
     return "Every process runs the code that is installed." if "libraries" in looked else "Nothing is wrong."
 

@@ -214,3 +214,9 @@ def test_waiting_for_a_daemon_in_trouble_does_not_have_it_look_without_a_pause(m
     monkeypatch.setattr(ask.time, "sleep", sleep)
     assert main.main(["wait", "--timeout", "10"]) == 3
     assert 1 < len(calls) <= 6 and clock[0] >= 10
+
+
+def test_a_failed_look_is_never_called_good() -> None:
+    text = blocks.write(blocks.status({"phase": "idle", "findings": [], "trouble": "the worker did not end"}))
+    assert "is not known" in text and "the worker did not end" in text
+    assert not text.startswith("Every process runs")
