@@ -8,8 +8,8 @@ from agent.model.events import Change, Looked, Transaction
 from agent.model.findings import Confidence, Finding, StaleUnit
 from agent.model.restarts import BROKEN, Attempt, Disposition, Outcome, Result
 from agent.model.view import View
-
-MANAGER = "init.scope"
+from agent.restart.plan import reasons
+from agent.restart.verify import MANAGER
 
 Tell = Callable[..., Any]
 
@@ -65,14 +65,6 @@ def _stale(tell: Tell, stale: StaleUnit) -> None:
 def _reboot(tell: Tell, summary: str, evidence: dict[str, Any]) -> None:
     sides = {"running": evidence["running"], "expected": evidence["expected"]}
     tell("reboot-needed", summary=summary, packages=evidence["packages"], **sides)
-
-
-def reasons(stale: StaleUnit) -> list[str]:
-    """Return `package running → installed` for every package that a unit is stale for."""
-    files = (file for process in stale.processes for file in process.files)
-    return sorted(
-        {f"{file.package} {file.running or 'of unknown version'} → {file.installed or 'removed'}" for file in files}
-    )
 
 
 def outcome(tell: Tell, attempt: Attempt, done: Outcome, why: Sequence[str]) -> None:

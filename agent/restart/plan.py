@@ -34,7 +34,7 @@ def make_plan(
     """
     chosen = {item.unit: item for item in stale if _is_chosen(item, named)}
     steps = [
-        make_step(units[name], units, rules, _reasons(item), item.processes)
+        make_step(units[name], units, rules, reasons(item), item.processes)
         for name, item in sorted(chosen.items())
         if name in units and name not in (MANAGER, own_unit)
     ]
@@ -76,7 +76,8 @@ def _is_wanted_up(unit: Unit) -> bool:
     return is_up(unit) or bool(unit.job)
 
 
-def _reasons(item: StaleUnit) -> tuple[str, ...]:
+def reasons(item: StaleUnit) -> tuple[str, ...]:
+    """Return `package running → installed` for every package that a unit is stale for."""
     return tuple(sorted({_reason(file) for process in item.processes for file in process.files}))
 
 
