@@ -66,6 +66,7 @@ class Request:
     unfinished: packages that dpkg left half done.
     skip: processes at which an earlier worker got stuck; crowds: whole ones of them, see `processes.read_crowd`. They
     are reported as unseen.
+    options: the settings of the check's own table, encoded. kept: what its last run that succeeded wanted kept.
     """
 
     check: str
@@ -77,6 +78,8 @@ class Request:
     unfinished: tuple[str, ...] = ()
     skip: tuple[int, ...] = ()
     crowds: tuple[str, ...] = ()
+    options: dict[str, Any] = field(default_factory=dict)
+    kept: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,7 @@ class CheckResult:
 
     mapped: retired files that somebody still maps (the rest can be forgotten when nothing was unseen).
     learnt: files found to be old that the history did not know (version unknown).
+    keep: plain JSON data that the next run is to get as `Request.kept`; None: leave what is kept as it is.
     """
 
     check: str
@@ -94,6 +98,7 @@ class CheckResult:
     again_at: datetime | None = None
     mapped: tuple[Retired, ...] = ()
     learnt: tuple[Retired, ...] = ()
+    keep: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
