@@ -6,11 +6,12 @@ It looks and says; it changes nothing. It executes nothing that it finds, and re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from agent.checks import wording
 from agent.checks.sighting import search_retired, search_strangers
 from agent.checks.sweep import describe_unseen, sweep
+from agent.checks.timing import waits
 from agent.host import mappings, transactions
 from agent.host.changelogs import read_fixes
 from agent.host.packages import read_owners
@@ -19,13 +20,12 @@ from agent.model.contract import printable
 from agent.model.errors import AgentError
 from agent.model.facts import Host, StaleProcess, Unit
 from agent.model.findings import CheckResult, Confidence, Finding, Request, Severity, StaleUnit
+from agent.model.restarts import Disposition
 from agent.stale.blame import unit_of
 from agent.stale.disposition import dispose
 from agent.stale.judge import Verdict
 
 LOOK_AGAIN = timedelta(minutes=5)
-MOST_TOLD = 50
-"""So many processes of a unit are told one by one: any user may have thousands, with names as long as a page."""
 SETTLED = (*wording.UP, "inactive", "failed")
 
 
@@ -78,7 +78,7 @@ def run(host: Host, request: Request) -> CheckResult:
             "seconds": round(time.monotonic() - begun, 3),
         },
         unseen=(*describe_unseen(seen, search), *silent),
-        again_at=request.now + LOOK_AGAIN if request.skip or _is_open(findings, groups) else None,
+        again_at=_again_at(request, findings, groups),
         mapped=ordered if known else (),
         learnt=() if known else ordered,
     )
@@ -128,11 +128,16 @@ def _stale_finding(host: Host, request: Request, group: Group, held: tuple[str, 
     confidence = Confidence.CERTAIN if certain else Confidence.LIKELY
     last = max(verdict.transaction for verdict in judged)
     attempted = any(item.unit == group.subject and item.transaction >= last for item in request.attempts)
-    disposition, reason = dispose(group.unit, group.stale, request.rules, confidence, attempted, held)
-    fixes = _read_fixes(host, group.stale)
-    stale = StaleUnit(group.subject, disposition, confidence, group.stale, fixes, reason)
+    likely = str(request.options.get("likely", "report"))
+    disposition, reason = dispose(group.unit, group.stale, request.rules, confidence, attempted, held, likely)
+    opens_at = None
+    if disposition is Disposition.RESTART and group.unit and (wait := waits(request, group.unit)):
+        disposition, (opens_at, reason) = Disposition.DEFER, wait
+    fixes, unlisted = _read_fixes(host, group.stale)
+    stale = StaleUnit(group.subject, disposition, confidence, group.stale, fixes, reason, None, opens_at, unlisted)
     finding = wording.stale_finding(stale, held)
-    return replace(finding, evidence=replace(stale, processes=group.stale[:MOST_TOLD]))
+    told = group.stale[: request.options.get("most_told")]
+    return replace(finding, evidence=replace(stale, processes=told, total=len(group.stale)))
 
 
 def _read_held(host: Host, request: Request, groups: Sequence[Group]) -> dict[str, tuple[str, ...]]:
@@ -156,16 +161,29 @@ def _paths(group: Group) -> set[str]:
     return {path for path in (*named, *(process.exe for process in group.stale)) if path}
 
 
-def _read_fixes(host: Host, processes: Sequence[StaleProcess]) -> tuple[str, ...]:
-    """Return the CVE ids that changelogs list as fixed between what runs and what is installed."""
+def _read_fixes(host: Host, processes: Sequence[StaleProcess]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the CVE ids that changelogs list as fixed between what runs and what is installed.
+
+    And the packages of which that is not known: no changelog, or one that does not know the version that runs.
+    """
     files = (file for process in processes for file in process.files)
     steps = {(file.package, file.running, file.installed) for file in files}
-    fixes = (
-        read_fixes(host, package, running, installed)
+    fixes = {
+        package: read_fixes(host, package, running, installed)
         for package, running, installed in sorted(steps, key=str)
         if running and installed and running != installed
-    )
-    return tuple(dict.fromkeys(cve for some in fixes for cve in some or ()))
+    }
+    known = dict.fromkeys(cve for some in fixes.values() for cve in some or ())
+    return tuple(known), tuple(package for package, some in fixes.items() if some is None)
+
+
+def _again_at(request: Request, findings: Iterable[Finding], groups: Iterable[Group]) -> datetime | None:
+    """Return when time alone may have changed the verdict: a window opens, or a unit is on its way up or down."""
+    stale = [finding.evidence for finding in findings if isinstance(finding.evidence, StaleUnit)]
+    times = [item.opens_at for item in stale if item.opens_at]
+    if request.skip or _is_open(findings, groups):
+        times.append(request.now + LOOK_AGAIN)
+    return min(times, default=None)
 
 
 def _is_open(findings: Iterable[Finding], groups: Iterable[Group]) -> bool:

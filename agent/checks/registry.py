@@ -22,13 +22,15 @@ class Check:
     name: str
     topics: frozenset[Topic]
 
+    @property
+    def is_apart(self) -> bool:
+        """Whether it runs by itself when something moved, and not only as part of a look after a transaction."""
+        return self.topics != {Topic.PACKAGES}
+
 
 CHECKS = {
     check.name: check
-    for check in (
-        Check("libraries", frozenset({Topic.PACKAGES})),
-        Check("reboot", frozenset({Topic.PACKAGES})),
-    )
+    for check in (Check("libraries", frozenset({Topic.PACKAGES})), Check("reboot", frozenset({Topic.PACKAGES})))
 }
 
 

@@ -27,11 +27,18 @@ def stale_finding(evidence: StaleUnit, held: Sequence[str]) -> Finding:
     return Finding(
         check=CHECK,
         subject=evidence.unit,
-        severity=Severity.WARNING if certain else Severity.INFO,
+        severity=_severity(certain, bool(evidence.cves)),
         summary=_summary(evidence.processes, evidence.confidence),
         advice=CONFIGURE if held else _advice(evidence),
         evidence=evidence,
     )
+
+
+def _severity(acted_upon: bool, exposed: bool) -> Severity:
+    """What is exposed weighs more, and what a person has to see to himself less."""
+    if acted_upon:
+        return Severity.ERROR if exposed else Severity.WARNING
+    return Severity.WARNING if exposed else Severity.INFO
 
 
 def broken_finding(outcome: Outcome, stale: StaleUnit | None) -> Finding:

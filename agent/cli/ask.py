@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from agent.cli import blocks
+from agent.cli import blocks, records, screens
 from agent.cli.blocks import Block
 from agent.model.errors import AgentError, Exit, Kind
 from agent.varlink import wire
@@ -26,14 +26,14 @@ UNITS |= {"w": 604800, "week": 604800}
 def status(options: Namespace) -> int:
     """Print what the daemon knows; where it is down, what it knew last, and exit 3."""
     try:
-        view = _call(options, "Status")["status"]
+        view = call(options, "Status")["status"]
     except AgentError as problem:
         if problem.kind is not Kind.UNREACHABLE or not (view := _last_state()):
             raise
-        emit(options, view, blocks.status(view))
+        emit(options, view, screens.status(view))
         print(f"agentctl: {problem.message}; this is of {blocks.local(view['checked_at'])}", file=sys.stderr)
         return Exit.UNCHECKED
-    emit(options, view, blocks.status(view))
+    emit(options, view, screens.status(view))
     return Exit.FINDINGS if view["findings"] else Exit.CLEAN
 
 
@@ -47,30 +47,15 @@ def _last_state() -> dict[str, Any] | None:
 
 def plan(options: Namespace) -> int:
     """Print what would be restarted."""
-    data = _call(options, "Plan")["plan"]
-    emit(options, {"v": 1, "plan": data}, blocks.plan(data))
+    data = call(options, "Plan")["plan"]
+    emit(options, {"v": 1, "plan": data}, records.plan(data))
     return Exit.FINDINGS if data["waves"] or data["manager"] or data["agent"] else Exit.CLEAN
-
-
-def restart(options: Namespace) -> int:
-    """Have units restarted and print what came of it."""
-    if bool(options.unit) == options.all:
-        raise AgentError(Kind.USAGE, "name units to restart, or say --all", "agentctl plan shows what --all would do")
-    units = [full_name(unit) for unit in options.unit]
-    arguments = {"units": units, "all": options.all, "now": options.now, "dry_run": options.dry_run}
-    answer = _call(options, "Restart", arguments)
-    if options.dry_run:
-        emit(options, {"v": 1, "plan": answer["plan"]}, blocks.plan(answer["plan"]))
-        return Exit.CLEAN
-    outcomes = answer["restarts"]
-    emit(options, {"v": 1, "restarts": outcomes}, blocks.outcomes(outcomes))
-    return Exit.CLEAN if all(item["result"] in ("fresh", "leftover") for item in outcomes) else Exit.FINDINGS
 
 
 def why(options: Namespace) -> int:
     """Print the chain from the apt command to the action for one unit or process."""
     subject = options.subject if options.subject.isdigit() else full_name(options.subject)
-    answer = _call(options, "Why", {"subject": subject})
+    answer = call(options, "Why", {"subject": subject})
     emit(options, {"v": 1, "chain": answer["chain"]}, [blocks.Line(line) for line in answer["lines"]])
     return Exit.CLEAN
 
@@ -81,7 +66,7 @@ def wait(options: Namespace) -> int:
     done = False
     while not done and (left := until - time.monotonic()) > 0:
         try:
-            done = _call(options, "Wait", {"timeout_seconds": left}, timeout=left + 5)["done"]
+            done = call(options, "Wait", {"timeout_seconds": left}, timeout=left + 5)["done"]
             if not done:
                 time.sleep(min(BETWEEN_LOOKS, max(until - time.monotonic(), 0)))
         except AgentError as problem:
@@ -107,8 +92,8 @@ def history(options: Namespace) -> int:
     """Print transactions and restarts of the past."""
     since = moment(options.since, datetime.now(UTC)) if options.since else None
     unit = full_name(options.unit) if options.unit else None
-    data = _call(options, "History", {"since": since.isoformat() if since else None, "unit": unit})
-    emit(options, {"v": 1, **data}, blocks.history(data))
+    data = call(options, "History", {"since": since.isoformat() if since else None, "unit": unit})
+    emit(options, {"v": 1, **data}, records.history(data))
     return Exit.CLEAN
 
 
@@ -140,12 +125,13 @@ def emit(options: Namespace, data: dict[str, Any], shown: list[Block]) -> None:
         print(blocks.write(shown))
 
 
-def _call(
+def call(
     options: Namespace, method: str, arguments: dict[str, Any] | None = None, timeout: float | None = None
 ) -> dict[str, Any]:
+    """Call a method of the daemon and return its answer; raises AgentError."""
     return wire.call(f"{wire.INTERFACE}.{method}", arguments or {}, path=options.socket, timeout=timeout)
 
 
 FUNCTIONS: dict[str, Callable[[Namespace], int]] = {
-    function.__name__: function for function in (status, plan, restart, why, wait, watch, history)
+    function.__name__: function for function in (status, plan, why, wait, watch, history)
 }

@@ -10,9 +10,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from agent.checks.registry import CHECKS, find, function_of
-from agent.cli import blocks
+from agent.cli import screens
 from agent.cli.ask import emit
 from agent.config.load import load
+from agent.config.settings import Settings, options_of
 from agent.model import contract
 from agent.model.errors import Exit
 from agent.model.facts import Host
@@ -25,10 +26,15 @@ def check(options: Namespace) -> int:
     host = Host(root=options.root if options.root == "/" else options.root.rstrip("/"))
     if options.json:
         options.format = "json"
-    rules = load().rules
+    settings = load()
     now = datetime.now(UTC)
-    results = [function_of(find(name))(host, Request(name, now, rules)) for name in options.check or CHECKS]
+    results = [function_of(find(name))(host, request_for(name, settings, now)) for name in options.check or CHECKS]
     return _print(options, results, now)
+
+
+def request_for(name: str, settings: Settings, now: datetime) -> Request:
+    """Return what a check is asked when nothing is remembered."""
+    return Request(name, now, settings.rules, options=options_of(settings, name))
 
 
 def _print(options: Namespace, results: list[CheckResult], now: datetime) -> int:
@@ -47,7 +53,7 @@ def _print(options: Namespace, results: list[CheckResult], now: datetime) -> int
         "unseen": [contract.printable(line) for line in unseen],
     }
     options.json = options.format == "json"
-    emit(options, data, blocks.status(data))
+    emit(options, data, screens.status(data))
     return Exit.FINDINGS if findings else Exit.CLEAN
 
 

@@ -5,6 +5,7 @@ them, so that `agentctl status` in a script starts in milliseconds.
 """
 
 import argparse
+import importlib
 import os
 import signal
 import sys
@@ -33,7 +34,10 @@ def _argument(*names: str, **options: Any) -> Argument:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One command: `home` is the module that carries it out, by a function of the command's name."""
+    """One command: `home` is the module beside this one that carries it out, by a function of the command's name.
+
+    A name of two words is written with a blank on the command line, and with `_` as the function.
+    """
 
     name: str
     home: str
@@ -41,6 +45,10 @@ class Command:
     arguments: tuple[Argument, ...] = ()
 
 
+SILENCE = (
+    _argument("--reason", default="", metavar="TEXT", help="why, for the history"),
+    _argument("--end", action="store_true", help="tell of it again"),
+)
 COMMANDS = (
     Command("status", "ask", "what the daemon knows: findings, last transaction, restarts, what is deferred"),
     Command(
@@ -61,12 +69,15 @@ COMMANDS = (
     Command("plan", "ask", "what would be restarted, in which waves, and why"),
     Command(
         "restart",
-        "ask",
+        "restart",
         "have the daemon restart stale units, each verified",
         (
             _argument("unit", nargs="*", metavar="UNIT", help="these units, also deferred or only likely stale ones"),
             _argument("--all", action="store_true", help="every unit that policy would restart"),
-            _argument("--now", action="store_true", help="do not wait for a maintenance window (none can be set yet)"),
+            _argument("--now", action="store_true", help="also what waits for its maintenance window"),
+            _argument(
+                "--resume", action="store_true", help="go on after a unit that did not come back stopped the rest"
+            ),
             _argument("--dry-run", action="store_true", help="only show what would be done"),
         ),
     ),
@@ -92,6 +103,24 @@ COMMANDS = (
             _argument("--unit", metavar="UNIT", help="only restarts of this unit"),
         ),
     ),
+    Command(
+        "snooze",
+        "silence",
+        "do not tell of a finding for a while",
+        (
+            _argument("finding", metavar="FINDING", help="its id, as status shows it"),
+            _argument(
+                "--for", dest="period", default="7d", metavar="PERIOD", help='such as "12h" or "7d" (default: 7d)'
+            ),
+            *SILENCE,
+        ),
+    ),
+    Command(
+        "ack",
+        "silence",
+        "do not tell of a finding until it is gone",
+        (_argument("finding", metavar="FINDING", help="its id, as status shows it"), *SILENCE),
+    ),
     Command("doctor", "doctor", "is the installation itself sound?"),
 )
 
@@ -102,7 +131,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"agentctl {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for command in COMMANDS:
-        child = commands.add_parser(command.name, help=command.help, description=command.help, epilog=EPILOG)
+        prog = f"agentctl {command.name}"
+        name = command.name.replace(" ", "-")
+        child = commands.add_parser(name, prog=prog, help=command.help, description=command.help, epilog=EPILOG)
         child.add_argument("--json", action="store_true", help="print JSON")
         child.add_argument("--socket", default=SOCKET, help=argparse.SUPPRESS)
         for argument in command.arguments:
@@ -113,7 +144,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out one command and return its exit status."""
     try:
-        options = build_parser().parse_args(arguments)
+        options = build_parser().parse_args(_joined(sys.argv[1:] if arguments is None else arguments))
         status = _function(options.command)(options)
         sys.stdout.flush()
         return status
@@ -129,16 +160,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 128 + signal.SIGINT
 
 
+def _joined(arguments: Sequence[str]) -> list[str]:
+    """Write a command of two words as one."""
+    if " ".join(arguments[:2]) in {command.name for command in COMMANDS}:
+        return ["-".join(arguments[:2]), *arguments[2:]]
+    return list(arguments)
+
+
 def _function(name: str) -> Callable[[argparse.Namespace], int]:
-    home = next(command.home for command in COMMANDS if command.name == name)
-    if home == "look":
-        from agent.cli import look
-
-        return look.check
-    if home == "doctor":
-        from agent.cli import doctor
-
-        return doctor.doctor
-    from agent.cli import ask
-
-    return ask.FUNCTIONS[name]
+    command = next(command for command in COMMANDS if command.name.replace(" ", "-") == name)
+    home = importlib.import_module(f"agent.cli.{command.home}")
+    function: Callable[[argparse.Namespace], int] = getattr(home, name.replace("-", "_"))
+    return function

@@ -5,11 +5,15 @@ and plain TOML data in, a frozen `Settings` or an AgentError(CONFIG) that names 
 """
 
 import difflib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
+from ipaddress import ip_address
 from typing import Any
 
+from agent.model.contract import encode
 from agent.model.errors import AgentError, Kind
+from agent.model.probes import parse_commands, parse_patterns, parse_probe
 from agent.model.restarts import Disposition, Rule
 
 
@@ -18,6 +22,24 @@ class Reboot:
     """The table [reboot]."""
 
     write_flag: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Spf:
+    """The table [spf]: what cannot be seen from this host, or must not be asked for without leave."""
+
+    domains: tuple[str, ...] = ()
+    public_addresses: tuple[str, ...] = ()
+    nameservers: tuple[str, ...] = ()
+    echo: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Numpy:
+    """The table [numpy]: where else to look for environments, and how often for new ones (days)."""
+
+    roots: tuple[str, ...] = ()
+    discover_days: int = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +52,11 @@ class Settings:
     check_memory: int = 512
     keep_days: int = 365
     rules: tuple[Rule, ...] = ()
+    most_per_hour: int = 3
+    likely: str = "report"
     reboot: Reboot = Reboot()
+    spf: Spf = Spf()
+    numpy: Numpy = Numpy()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,16 +114,53 @@ def _globs(value: Any) -> tuple[str, ...]:
     return tuple(patterns)
 
 
+def _texts(what: str, is_good: Callable[[str], bool]) -> Callable[[Any], tuple[str, ...]]:
+    def parse(value: Any) -> tuple[str, ...]:
+        if not isinstance(value, list) or not all(isinstance(item, str) and is_good(item) for item in value):
+            raise ValueError(f"must be a list of {what} in quotes")
+        return tuple(value)
+
+    return parse
+
+
+def _is_name(text: str) -> bool:
+    return re.fullmatch(r"(?!-)[A-Za-z0-9._-]{1,253}", text) is not None
+
+
+def _is_address(text: str) -> bool:
+    try:
+        return bool(ip_address(text))
+    except ValueError:
+        return False
+
+
+def _is_server(text: str) -> bool:
+    address, _, port = text.partition("#")
+    return _is_address(address) and (not port or (port.isdigit() and 0 < int(port) < 65536))
+
+
 SETTINGS = (
     Setting("mode", _choice("auto", "observe"), "auto restarts what needs it; observe only reports"),
     Setting("quiet_period", _number(0.2, 600), "seconds without any move of dpkg before a transaction counts as over"),
     Setting("check_limit", _number(5, 600), "seconds that one check may take"),
     Setting("check_memory", _whole(128, 16384), "MiB of address space that one check may take"),
     Setting("keep_days", _whole(1, 36500), "days of history that are kept"),
+    Setting("most_per_hour", _whole(1, 100), "restarts of one unit that an hour may see, but for those asked for"),
+    Setting("likely", _choice("report", "restart"), "what is done about units that are only likely stale"),
 )
 
 TABLES = {
     "reboot": (Setting("write_flag", _switch, "whether a reboot that is needed is noted in /run/reboot-required too"),),
+    "spf": (
+        Setting("domains", _texts("domains", _is_name), "sender domains beside those that exim names"),
+        Setting("public_addresses", _texts("IP addresses", _is_address), "what the world sees of a host behind NAT"),
+        Setting("nameservers", _texts("addresses, with #PORT or without,", _is_server), "ask these, not the system's"),
+        Setting("echo", _text, "a mail server that is asked, without sending mail, which address it sees; empty: none"),
+    ),
+    "numpy": (
+        Setting("roots", _texts("absolute paths", lambda text: text.startswith("/")), "further places to search"),
+        Setting("discover_days", _whole(1, 365), "days between two searches for new environments"),
+    ),
 }
 """Tables of their own: name → rows. Each is a field of `Settings`."""
 
@@ -108,7 +171,20 @@ RULE_SETTINGS = (
     Setting("settle", _number(0, 600), "seconds that a restarted unit must stay active"),
     Setting("limit", _number(1, 3600), "seconds that its restart may take"),
     Setting("why", _text, "the reason, shown to people"),
+    Setting("window", _text, "when its maintenance window opens, as systemd.time(7) writes calendar events"),
+    Setting("window_length", _number(60, 604800), "seconds that the window stays open"),
+    Setting("precheck", parse_commands, "a command, as a list, that tests its configuration before it is restarted"),
+    Setting("broken", parse_patterns, "regular expressions: only what they match in its output counts as broken"),
+    Setting("probe", parse_probe, "what must answer after a restart: tcp:HOST:PORT, an http URL, unix:PATH, a command"),
+    Setting("likely", _choice("report", "restart"), "what is done where it is only likely stale"),
 )
+
+
+def options_of(settings: Settings, check: str) -> dict[str, Any]:
+    """Return what a worker is told of the settings for one check: its own table, encoded."""
+    if check == "libraries":
+        return {"likely": settings.likely, "most_per_hour": settings.most_per_hour}
+    return dict(encode(getattr(settings, check))) if check in TABLES else {}
 
 
 def apply(base: Settings, data: Mapping[str, Any], origin: str) -> Settings:

@@ -5,26 +5,26 @@ end comes back as an event. What is decided upon is read from the store, so that
 way as any other wake-up.
 """
 
-import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from agent import settle
 from agent.config.settings import Settings
 from agent.daemon import telling
+from agent.daemon.agenda import Agenda
+from agent.daemon.apart import APART, Apart
+from agent.daemon.board import Board
 from agent.daemon.doors import Doors
-from agent.daemon.errands import UNFORCED, WAITED, Errand, weightier, why_not
+from agent.daemon.errands import UNFORCED, WAITED, Errand, Errands, order_of, weightier
 from agent.daemon.look import LIBRARIES
-from agent.daemon.planning import OWN_UNIT, not_twice, own_plan, plan_for, remarks, together
-from agent.daemon.timers import Timers
+from agent.daemon.planning import not_twice, own_plan, plan_for
 from agent.model import contract
 from agent.model.errors import AgentError, Kind
-from agent.model.events import Asked, Due, Event, Looked, Reload, RestartsDone, Stop, Topic, Touched
+from agent.model.events import Asked, Checked, Due, Event, Looked, Reload, RestartsDone, Stop, Topic, Touched
 from agent.model.facts import Unit
-from agent.model.restarts import Attempt, Plan
-from agent.model.view import Phase, plan_json, recalled
-from agent.restart.narrow import has_steps, only, unit_names
+from agent.model.restarts import Plan
+from agent.model.view import Phase, View, plan_json, recalled
+from agent.restart.narrow import has_steps
 from agent.store import Store
 
 ASKED = "its own code was replaced, and it was asked for"
@@ -39,13 +39,12 @@ class Corridor:
         self.store = store
         self.settings = settings
         self.doors = doors
-        self.view = recalled(store.memory(), settings.mode)
-        self.events: asyncio.Queue[Event] = asyncio.Queue()
+        self.board = Board(recalled(store.memory(), settings.mode), store, doors)
+        self.agenda = Agenda()
         self._settling = settle.Settling(timedelta(seconds=settings.quiet_period))
-        self._looking: asyncio.Task[None] | None = None
-        self._restarting: asyncio.Task[None] | None = None
-        self._timers = Timers(self.put)
-        self._errands: list[Errand] = []
+        self._looking = self._restarting = False
+        self._apart = Apart(self.agenda.wake, lambda name: self.agenda.begin(doors.check(self.settings, name)))
+        self._errands = Errands()
         self._served: Errand | None = None
         self._wanted = self._leaving = self._outdated = ""
         self._force = False
@@ -53,18 +52,22 @@ class Corridor:
         self.units: dict[str, Unit] = {}
         self._unended = store.memory().unended
 
+    @property
+    def view(self) -> View:
+        """What is known now."""
+        return self.board.view
+
     async def run(self) -> int:
         """Serve events until told to stop; return the exit status.
 
         A bug in a task ends the daemon with its traceback: systemd starts it again, and the store knows the rest.
         """
-        async with asyncio.TaskGroup() as self._tasks:
+        async with self.agenda.open():
             self._beat()
             self.put(Touched(Topic.PACKAGES, "started", datetime.now(UTC)))
-            while not isinstance(event := await self.events.get(), Stop):
+            self._apart.want(APART, datetime.now(UTC))
+            while not isinstance(event := await self.agenda.events.get(), Stop):
                 self._handle(event)
-            for task in filter(None, (self._looking, self._restarting)):
-                task.cancel()
         return event.exit_status
 
     def busy_with_packages(self) -> str:
@@ -74,14 +77,14 @@ class Corridor:
 
     def put(self, event: Event) -> None:
         """Add an event; callable from callbacks of the loop."""
-        self.events.put_nowait(event)
+        self.agenda.put(event)
 
     def complain(self, problem: AgentError) -> None:
         """Say, once, that something cannot be watched or looked at; the next good look, soon, takes it back."""
-        self._timers.wake("look", datetime.now(UTC) + AFTER_TROUBLE)
+        self.agenda.wake("look", datetime.now(UTC) + AFTER_TROUBLE)
         if problem.message != self.view.trouble:
             self.doors.tell("check-failed", error=problem.message, hint=problem.hint)
-        self._show(trouble=problem.message)
+        self.board.show(trouble=problem.message)
 
     def _handle(self, event: Event) -> None:
         """Take one event; what a room could not do is told and tried again later."""
@@ -93,16 +96,24 @@ class Corridor:
 
     def _take(self, event: Event) -> None:
         match event:
-            case Touched() | Due(what="settle"):
+            case Touched(topic=Topic.PACKAGES) | Due(what="settle"):
                 self._settle(event)
+            case Touched():
+                self._apart.touch(event.topic, event.at)
             case Due(what="look"):
                 self._want("due")
             case Due(what="watchdog"):
                 self._beat()
+            case Due(what="silence"):
+                self.hear()
+            case Due():
+                self._apart.due(event.what.split()[-1], event.at)
             case Asked():
                 self._take_errand(event)
             case Looked():
                 self._take_look(event)
+            case Checked():
+                self._take_checked(event)
             case RestartsDone():
                 self._take_restarts(event)
             case Reload():
@@ -112,13 +123,11 @@ class Corridor:
         """Tell systemd that the loop goes round, and again in time."""
         self.doors.alive()
         if self.doors.beat:
-            self._timers.wake("watchdog", datetime.now(UTC) + timedelta(seconds=self.doors.beat))
-
-    # When it is over
+            self.agenda.wake("watchdog", datetime.now(UTC) + timedelta(seconds=self.doors.beat))
 
     def _settle(self, event: Touched | Due) -> None:
         self._settling, over, due = settle.step(self._settling, event, datetime.now(UTC), self.doors.locked())
-        self._timers.wake("settle", due)
+        self.agenda.wake("settle", due)
         if over:
             self._want("packages")
 
@@ -131,21 +140,19 @@ class Corridor:
     def _look(self) -> None:
         self._force |= self._wanted not in UNFORCED or bool(self.view.trouble) or self.view.checked_at is None
         self._wanted = ""
-        for errand in self._errands:
-            errand.seen = True
-        self._show(phase=Phase.CHECKING)
-        self._looking = self._tasks.create_task(self._have_look(self._force))
-
-    async def _have_look(self, force: bool) -> None:
-        self.put(await self.doors.look(self.settings, force=force))
+        self._errands.see()
+        self.board.show(phase=Phase.CHECKING)
+        self._looking = True
+        self.agenda.begin(self.doors.look(self.settings, force=self._force))
 
     def _take_look(self, looked: Looked) -> None:
-        self._looking = None
+        self._looking = False
         self._force &= looked.abandoned
-        self._timers.wake("look", None)
+        self.agenda.wake("look", None)
         if looked.transaction:
-            self._show(transaction=looked.transaction, outcomes=())
+            self.board.show(transaction=looked.transaction, outcomes=())
             telling.transaction(self.doors.tell, looked.transaction)
+            self._apart.want(APART, datetime.now(UTC))
         if looked.outdated:
             self._take_upgrade(looked.outdated)
         if looked.results:
@@ -161,14 +168,27 @@ class Corridor:
 
     def _take_results(self, looked: Looked) -> None:
         """Put the new verdicts in the place of the old; a check that could not be run keeps its last one."""
-        now, ran = datetime.now(UTC), {result.check for result in looked.results}
-        findings = self.store.date(together(self.view, looked), now)
-        telling.findings(self.doors.tell, self.view, findings, looked, now)
-        self._timers.wake("look", min((result.again_at for result in looked.results if result.again_at), default=None))
+        now = datetime.now(UTC)
+        before = self.board.take(looked.results, now)
+        telling.findings(self.doors.tell, before, self.view.findings, looked, now)
+        self.agenda.wake("look", min((result.again_at for result in looked.results if result.again_at), default=None))
         self.units = looked.units
-        self._show(findings=findings, checked_at=now, trouble="", held="", **remarks(self.view, looked))
+        ran = {result.check for result in looked.results}
         self._plan = not_twice(self.make_plan(), self.store.memory()) if LIBRARIES in ran else None
-        self._show(plan=self._plan)
+        if self._plan and not (has_steps(self._plan) or self._plan.agent):
+            self.store.release()
+        brake = self.store.memory().brake
+        self.board.show(checked_at=now, trouble="", held=brake, braked=bool(brake), plan=self._plan)
+
+    def hear(self) -> None:
+        """Take note of what somebody silenced, and be woken when that ends."""
+        self.board.hear(datetime.now(UTC))
+        self.agenda.wake("silence", self.board.silent_until())
+
+    def _take_checked(self, checked: Checked) -> None:
+        self._apart.ended(checked, now := datetime.now(UTC))
+        before = self.board.take_checked(checked, now)
+        telling.changes(self.doors.tell, before, self.view, checked)
 
     def make_plan(self, named: frozenset[str] = frozenset()) -> Plan:
         """Return what would be restarted now, of what was found last."""
@@ -180,17 +200,18 @@ class Corridor:
         """Begin the next thing that is due, if nothing is under way. Who only waits keeps nobody from anything."""
         if self._looking or self._restarting:
             return
+        plan = self._plan if self.settings.mode == "auto" and not self.view.braked else None
         if self._unended:
             self._resume()
         elif self._wanted not in ("", WAITED):
             self._look()
-        elif errand := next((errand for errand in self._errands if errand.is_order), None):
+        elif errand := self._errands.take_order():
             self._serve(errand)
         elif self.busy_with_packages():
             self._rest()
-        elif self._plan is not None and self.settings.mode == "auto" and has_steps(self._plan):
-            self._restart(self._plan)
-        elif self._leaving or (self._plan is not None and self.settings.mode == "auto" and self._plan.agent):
+        elif plan and has_steps(plan):
+            self._restart(plan)
+        elif self._leaving or (plan and plan.agent):
             self._leave()
         elif self._wanted:
             self._answer()
@@ -200,49 +221,36 @@ class Corridor:
 
     def _rest(self) -> None:
         settling = self._settling.touched is not None
-        self._show(phase=Phase.SETTLING if settling else Phase.IDLE)
+        self.board.show(phase=Phase.SETTLING if settling else Phase.IDLE)
         if not settling and not self.doors.locked():
             self._answer()
 
     def _answer(self) -> None:
-        for errand in [errand for errand in self._errands if errand.seen]:
-            self._errands.remove(errand)
-            errand.answer({"done": not self.view.trouble})
+        self._errands.answer({"done": not self.view.trouble}, checks=not self._apart.is_busy)
 
     def _restart(self, plan: Plan) -> None:
         self._plan = None
-        self._show(phase=Phase.RESTARTING, plan=plan)
-        self._restarting = self._tasks.create_task(self._have_restarted(plan))
-
-    async def _have_restarted(self, plan: Plan) -> None:
-        try:
-            outcomes, held = await self.doors.execute(plan, self.settings, self.busy_with_packages)
-        except AgentError as problem:
-            outcomes, held = (), problem.message
-        self.put(RestartsDone(plan.transaction, outcomes, held))
+        self.board.show(phase=Phase.RESTARTING, plan=plan)
+        self._restarting = True
+        self.agenda.begin(self.doors.execute(plan, self.settings, self.busy_with_packages))
 
     def _resume(self) -> None:
         """Finish what an earlier process of ours had begun, before anything else, but not into an open transaction."""
         if not self.doors.locked():
             unended, self._unended = self._unended, ()
-            self._show(phase=Phase.RESTARTING)
-            self._restarting = self._tasks.create_task(self._have_resumed(unended))
-
-    async def _have_resumed(self, unended: tuple[Attempt, ...]) -> None:
-        try:
-            outcomes, held = await self.doors.resume(unended, self.settings), ""
-        except AgentError as problem:
-            outcomes, held = (), problem.message
-        self.put(RestartsDone(unended[-1].transaction, outcomes, held))
+            self.board.show(phase=Phase.RESTARTING)
+            self._restarting = True
+            self.agenda.begin(self.doors.resume(unended, self.settings))
 
     def _take_restarts(self, done: RestartsDone) -> None:
-        self._restarting = None
-        latest = {outcome.unit: outcome for outcome in (*self.view.outcomes, *done.outcomes)}
-        self._show(outcomes=tuple(latest.values()), held=done.held)
-        if done.held:
-            self.doors.tell("held", reason=done.held)
+        self._restarting = False
+        did, brake = done.performed, self.store.memory().brake
+        latest = {outcome.unit: outcome for outcome in (*self.view.outcomes, *did.outcomes)}
+        self.board.show(outcomes=tuple(latest.values()), held=did.held or brake, braked=bool(brake))
+        if did.held:
+            self.doors.tell("braked" if brake else "held", reason=did.held)
         if self._served:
-            self._served.answer({"plan": None, "restarts": [contract.outcome(outcome) for outcome in done.outcomes]})
+            self._served.answer({"plan": None, "restarts": [contract.outcome(outcome) for outcome in did.outcomes]})
             self._served = None
         self._want("restarts")
 
@@ -252,33 +260,29 @@ class Corridor:
         self.doors.tell("agent-restarting", reason=reason)
         self._restart(own_plan(self.view, self.units, self.settings.rules, reason))
 
-    # Who asks
-
     def _take_errand(self, asked: Asked) -> None:
         self.doors.drain()
-        self._errands = [*(errand for errand in self._errands if not errand.is_gone), Errand(asked)]
+        self._errands.add(asked)
         self._want(WAITED if asked.method == "wait" else "asked")
+        if asked.method == "check":
+            self._apart.want(APART, datetime.now(UTC))
 
     def _serve(self, errand: Errand) -> None:
-        self._errands.remove(errand)
-        arguments = errand.asked.arguments
-        names = frozenset(arguments["units"])
-        plan = self.make_plan(names)
-        goes = plan.agent and (arguments["all"] or OWN_UNIT in names)
-        if not arguments["all"]:
-            plan = only(plan, names)
-        missing = sorted(names - unit_names(plan) - ({OWN_UNIT} if goes else set()))
-        if missing:
-            by_hand = f"systemctl restart {missing[0]} restarts it all the same"
-            errand.refuse(why_not(self.view.findings, missing[0]), by_hand)
-        elif arguments["dry_run"] or not (goes or has_steps(plan)):
-            errand.answer({"plan": plan_json(replace(plan, agent=goes)), "restarts": []})
-        elif held := self.busy_with_packages():
-            errand.refuse(f"Nothing is restarted now: {held}", "agentctl wait; then ask again")
-        else:
-            self._leaving = ASKED if goes else self._leaving
-            self._served = errand
-            self._restart(plan)
+        try:
+            order = order_of(self.view, self.units, self.settings.rules, errand.asked.arguments)
+            if order.dry_run or not (order.goes or has_steps(order.plan)):
+                errand.answer({"plan": plan_json(order.plan, self.store.downtimes()), "restarts": []})
+                return
+            if held := self.busy_with_packages():
+                raise AgentError(Kind.USAGE, f"Nothing is restarted now: {held}", "agentctl wait; then ask again")
+        except AgentError as problem:
+            errand.refuse(problem)
+            return
+        if order.everything:
+            self.store.release()
+        self._leaving = ASKED if order.goes else self._leaving
+        self._served = errand
+        self._restart(order.plan)
 
     def _reload(self) -> None:
         self.doors.reloading()
@@ -286,15 +290,10 @@ class Corridor:
             self.settings = self.doors.load_settings()
             self._settling = replace(self._settling, quiet=timedelta(seconds=self.settings.quiet_period))
             self.doors.tell("config-loaded", mode=self.settings.mode)
-            self._show(mode=self.settings.mode, rejected="")
+            self.board.show(mode=self.settings.mode, rejected="")
         except AgentError as problem:
             self.doors.tell("config-rejected", error=problem.message, hint=problem.hint)
-            self._show(rejected=problem.message)
+            self.board.show(rejected=problem.message)
         self.doors.ready()
         self._want("reload")
-
-    def _show(self, **changes: Any) -> None:
-        view = replace(self.view, **changes)
-        if view != self.view:
-            self.view = view
-            self.doors.publish(view)
+        self._apart.want(APART, datetime.now(UTC))

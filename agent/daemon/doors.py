@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,10 +15,10 @@ from agent.daemon.watchers import Watchers
 from agent.host import transactions, units
 from agent.model import contract
 from agent.model.errors import AgentError
-from agent.model.events import Looked
+from agent.model.events import Checked, Looked, RestartsDone
 from agent.model.facts import Host, StaleProcess, Unit
 from agent.model.findings import StaleUnit
-from agent.model.restarts import Attempt, Outcome, Plan
+from agent.model.restarts import Attempt, Outcome, Performed, Plan
 from agent.model.view import View
 from agent.report import publish
 from agent.report.journal import Journal
@@ -106,6 +106,10 @@ class Doors:
             await self._raise_flag()
         return looked
 
+    async def check(self, settings: Settings, name: str) -> Checked:
+        """Run one of the checks that run apart."""
+        return await look.check(self.host, self.store, settings, name)
+
     async def _raise_flag(self) -> None:
         """What goes wrong is told, and tried again after the next look."""
         try:
@@ -116,16 +120,15 @@ class Doors:
 
     # Acting
 
-    async def execute(
-        self, plan: Plan, settings: Settings, may_go_on: Callable[[], str]
-    ) -> tuple[tuple[Outcome, ...], str]:
-        """Carry a plan out; return what came of it, and why it stopped early."""
-        return await execute(plan, self._hands(plan.transaction, settings, may_go_on))
+    async def execute(self, plan: Plan, settings: Settings, may_go_on: Callable[[], str]) -> RestartsDone:
+        """Carry a plan out."""
+        hands = self._hands(plan.transaction, settings, may_go_on)
+        return await done(plan.transaction, execute(plan, hands))
 
-    async def resume(self, attempts: tuple[Attempt, ...], settings: Settings) -> tuple[Outcome, ...]:
+    async def resume(self, attempts: tuple[Attempt, ...], settings: Settings) -> RestartsDone:
         """Finish what an earlier process of ours had begun."""
-        hands = self._hands(attempts[-1].transaction, settings, lambda: "")
-        return await resume(attempts, settings.rules, hands)
+        cause = attempts[-1].transaction
+        return await done(cause, resume(attempts, settings.rules, self._hands(cause, settings, lambda: "")))
 
     def _hands(self, transaction: int, settings: Settings, may_go_on: Callable[[], str]) -> Hands:
         return Hands(
@@ -151,3 +154,11 @@ class Doors:
         result = await look.recheck(self.host, self.store, settings)
         stale = (finding.evidence for finding in result.findings if isinstance(finding.evidence, StaleUnit))
         return {item.unit: item.processes for item in stale if item.processes}
+
+
+async def done(transaction: int, work: Awaitable[Performed]) -> RestartsDone:
+    """Return the end of restarts; where the history cannot be written, nothing more was begun, and that is why."""
+    try:
+        return RestartsDone(transaction, await work)
+    except AgentError as problem:
+        return RestartsDone(transaction, Performed((), problem.message))

@@ -1,12 +1,17 @@
-"""Those who wait for an answer of the corridor's."""
+"""Those who wait for an answer of the corridor's, and what is decided about what they ask. No door is opened here."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+from agent.daemon.planning import OWN_UNIT, plan_for
 from agent.model.errors import AgentError, Kind
 from agent.model.events import Asked
+from agent.model.facts import Unit
 from agent.model.findings import Finding, StaleUnit
+from agent.model.restarts import Plan, Rule
+from agent.model.view import View
+from agent.restart.narrow import only, unit_names
 
 WAITED = "waited"
 UNFORCED = ("", WAITED, "packages")
@@ -35,10 +40,72 @@ class Errand:
         if not self.asked.ticket.done():
             self.asked.ticket.set_result(reply)
 
-    def refuse(self, message: str, hint: str) -> None:
+    def refuse(self, problem: AgentError) -> None:
         """Say why not, unless he went away meanwhile."""
         if not self.asked.ticket.done():
-            self.asked.ticket.set_exception(AgentError(Kind.USAGE, message, hint))
+            self.asked.ticket.set_exception(problem)
+
+
+class Errands:
+    """All of them, in the order in which they came."""
+
+    def __init__(self) -> None:
+        self._waiting: list[Errand] = []
+
+    def add(self, asked: Asked) -> None:
+        """One more; those who went away are forgotten."""
+        self._waiting = [*(errand for errand in self._waiting if not errand.is_gone), Errand(asked)]
+
+    def see(self) -> None:
+        """A look begins: all who came before it are served by it."""
+        for errand in self._waiting:
+            errand.seen = True
+
+    def take_order(self) -> Errand | None:
+        """Return the first who asks for restarts and may have them, and forget him."""
+        order = next((errand for errand in self._waiting if errand.is_order), None)
+        if order:
+            self._waiting.remove(order)
+        return order
+
+    def answer(self, reply: dict[str, Any], *, checks: bool) -> None:
+        """Answer all who only waited for a look; checks: also those who waited for every check there is."""
+        for errand in [errand for errand in self._waiting if errand.seen]:
+            if checks or errand.asked.method != "check":
+                self._waiting.remove(errand)
+                errand.answer(reply)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What was asked for, as a plan. `goes`: the agent itself restarts, last; `dry_run`: it is only to be shown.
+
+    everything: not some units by name, but all there is, which takes the brake off.
+    """
+
+    plan: Plan
+    goes: bool
+    dry_run: bool
+    everything: bool
+
+
+def order_of(view: View, units: Mapping[str, Unit], rules: Sequence[Rule], arguments: Mapping[str, Any]) -> Order:
+    """Return what is to be restarted for somebody; raise AgentError(USAGE) naming a unit that cannot be.
+
+    arguments: `units` by name, or `all` that policy would restart, or `resume` what a brake had stopped; `now`: also
+    what waits for its window.
+    """
+    names, everything = frozenset(arguments["units"]), arguments["all"] or arguments["resume"]
+    plan = plan_for(view, units, rules, names, now=arguments["now"])
+    goes = plan.agent and (everything or OWN_UNIT in names)
+    if not everything:
+        plan = only(plan, names)
+    if missing := sorted(names - unit_names(plan) - ({OWN_UNIT} if goes else set())):
+        by_hand = f"systemctl restart {missing[0]} restarts it all the same"
+        raise AgentError(Kind.USAGE, why_not(view.findings, missing[0]), by_hand)
+    if arguments["resume"] and not view.braked:
+        raise AgentError(Kind.USAGE, "no restart is held", "agentctl restart --all restarts what is stale")
+    return Order(replace(plan, agent=goes), goes, arguments["dry_run"], everything)
 
 
 def weightier(wanted: str, why: str) -> str:

@@ -7,17 +7,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from agent.checks.registry import CHECKS
-from agent.config.settings import Settings
+from agent.config.settings import Settings, options_of
 from agent.daemon import workers
 from agent.daemon.workers import Outdated, Surveyed
 from agent.host import transactions, units
-from agent.model.errors import AgentError
-from agent.model.events import Looked, Transaction
+from agent.model.errors import AgentError, Kind
+from agent.model.events import Checked, Looked, Transaction
 from agent.model.facts import Host
 from agent.model.findings import CheckResult, Request, Severity
-from agent.model.memory import Memory
+from agent.stale.pace import LONGEST
 from agent.store import Store
 
+MOST_TOLD = 50
+"""So many processes of a unit are told one by one: any user may have thousands, with names as long as a page."""
 LIBRARIES = "libraries"
 """The check by whose verdict units are restarted."""
 
@@ -40,7 +42,7 @@ async def look(host: Host, store: Store, settings: Settings, locked: Callable[[]
         transaction = _settle(host, store, surveyed, now)
         if known and transaction is None and not force:
             return Looked()
-        request = _request(store.memory(), settings, surveyed.survey.unfinished, known)
+        request = _request(store, settings, surveyed.survey.unfinished, known)
         results, problem = await _run_all(host, settings, request)
         _remember(store, request, results)
         return Looked(results, transaction, await asyncio.to_thread(units.read_units, host), problem)
@@ -62,15 +64,19 @@ def _settle(host: Host, store: Store, surveyed: Surveyed, now: datetime) -> Tran
     return store.settle(surveyed.survey, changes, surveyed.index(), boot_id(host), now)
 
 
-def _request(memory: Memory, settings: Settings, unfinished: tuple[str, ...], known: bool) -> Request:
+def _request(store: Store, settings: Settings, unfinished: tuple[str, ...], known: bool) -> Request:
+    memory, now = store.memory(), datetime.now(UTC)
+    recent = store.recent(now - LONGEST)
     return Request(
         check=LIBRARIES,
-        now=datetime.now(UTC),
+        now=now,
         rules=settings.rules,
         retired=memory.retired if known else None,
         attempts=memory.attempts,
         broken=memory.broken,
         unfinished=unfinished,
+        recent=recent,
+        options=options_of(settings, LIBRARIES) | {"most_told": MOST_TOLD},
     )
 
 
@@ -86,7 +92,7 @@ async def _run_all(
         except AgentError as failed:
             return failed
 
-    done = await asyncio.gather(*map(run, CHECKS))
+    done = await asyncio.gather(*(run(check.name) for check in CHECKS.values() if not check.is_apart))
     problems = [item for item in done if isinstance(item, AgentError)]
     return tuple(item for item in done if isinstance(item, CheckResult)), next(iter(problems), None)
 
@@ -99,9 +105,24 @@ def _remember(store: Store, request: Request, results: tuple[CheckResult, ...]) 
             store.mend(outcome.unit for outcome in request.broken if outcome.unit not in down)
 
 
+async def check(host: Host, store: Store, settings: Settings, name: str) -> Checked:
+    """Return what one of the checks that run apart finds now."""
+    now = datetime.now(UTC)
+    try:
+        request = Request(name, now, settings.rules, options=options_of(settings, name), kept=store.kept(name))
+        result = await workers.check(host, settings, request)
+        store.learn(result)
+        return Checked(name, result)
+    except AgentError as problem:
+        return Checked(name, problem=problem)
+    except Outdated as version:
+        hint = "it restarts itself after the next package transaction"
+        return Checked(name, problem=AgentError(Kind.SPAWN, f"aftercared is no longer {version}", hint))
+
+
 async def recheck(host: Host, store: Store, settings: Settings) -> CheckResult:
     """Return the same check asked again, for the verification of restarts; raises AgentError."""
-    return await workers.check(host, settings, _request(store.memory(), settings, (), known=True))
+    return await workers.check(host, settings, _request(store, settings, (), known=True))
 
 
 def boot_id(host: Host) -> str:

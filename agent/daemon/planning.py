@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from agent.model.events import Looked
 from agent.model.facts import Unit
-from agent.model.findings import Finding, StaleUnit
+from agent.model.findings import CheckResult, Finding, StaleUnit
 from agent.model.memory import Memory
 from agent.model.restarts import Plan, Rule, Wave
 from agent.model.view import View
@@ -17,10 +16,17 @@ OWN_UNIT = "aftercare.service"
 LAST_WAVE = 100
 
 
-def plan_for(view: View, units: Mapping[str, Unit], rules: Sequence[Rule], named: frozenset[str] = frozenset()) -> Plan:
-    """Return what would be restarted of the findings in `view`; named: see `make_plan`."""
+def plan_for(
+    view: View,
+    units: Mapping[str, Unit],
+    rules: Sequence[Rule],
+    named: frozenset[str] = frozenset(),
+    *,
+    now: bool = False,
+) -> Plan:
+    """Return what would be restarted of the findings in `view`; named, now: see `make_plan`."""
     stale = [finding.evidence for finding in view.findings if isinstance(finding.evidence, StaleUnit)]
-    return make_plan(_cause(view), stale, units, rules, OWN_UNIT, named=named)
+    return make_plan(_cause(view), stale, units, rules, OWN_UNIT, named=named, now=now)
 
 
 def not_twice(plan: Plan, memory: Memory) -> Plan:
@@ -36,17 +42,17 @@ def own_plan(view: View, units: Mapping[str, Unit], rules: Sequence[Rule], reaso
     return Plan(_cause(view), (Wave(LAST_WAVE, (step,)),))
 
 
-def together(view: View, looked: Looked) -> tuple[Finding, ...]:
-    """Return what was found now, and the last findings of the checks that could not be run."""
-    ran = {result.check for result in looked.results}
+def together(view: View, results: Sequence[CheckResult]) -> tuple[Finding, ...]:
+    """Return what was found now, and the last findings of the checks that were not run, or could not be."""
+    ran = {result.check for result in results}
     kept = (finding for finding in view.findings if finding.check not in ran)
-    return (*(finding for result in looked.results for finding in result.findings), *kept)
+    return (*(finding for result in results for finding in result.findings), *kept)
 
 
-def remarks(view: View, looked: Looked) -> dict[str, Any]:
-    """Return what else a view shows of a look: details by check, and what was not seen."""
-    detail = view.detail | {result.check: result.detail for result in looked.results}
-    return {"detail": detail, "unseen": tuple(line for result in looked.results for line in result.unseen)}
+def remarks(view: View, results: Sequence[CheckResult]) -> dict[str, Any]:
+    """Return what else a view shows of these results: details, and what was not seen, by check."""
+    detail = view.detail | {result.check: result.detail for result in results}
+    return {"detail": detail, "unseen": view.unseen | {result.check: result.unseen for result in results}}
 
 
 def unit_of_main(units: Mapping[str, Unit], pid: int) -> str:

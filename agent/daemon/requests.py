@@ -1,7 +1,7 @@
 """The methods of the socket: reading gives what is known and starts no work; the rest becomes an event."""
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from agent.daemon.corridor import Corridor
@@ -10,13 +10,14 @@ from agent.daemon.watchers import Watchers
 from agent.model import contract, view
 from agent.model.errors import AgentError, Kind
 from agent.model.events import Asked, Peer
-from agent.model.memory import Recorded
+from agent.model.memory import Recorded, Silence, SilenceKind
 from agent.report import why
 from agent.varlink.service import Method, Right, Send
 from agent.varlink.wire import NotFound
 
 LONGEST_WAIT = 3600.0
 LONGEST_HISTORY = 200
+LONGEST_SNOOZE = 366 * 86400
 
 
 class Requests:
@@ -38,6 +39,8 @@ class Requests:
             "Watch": Method(self._watch, Right.READER, more=True),
             "History": Method(self._history, Right.READER),
             "Check": Method(self._check, Right.ACTOR),
+            "Silence": Method(self._silence, Right.ACTOR),
+            "Speak": Method(self._speak, Right.ACTOR),
         }
 
     async def _status(self, _peer: Peer, _parameters: dict[str, Any], _send: Send) -> dict[str, Any]:
@@ -48,13 +51,15 @@ class Requests:
         return {"counts": view.counts(seen), "phase": seen.phase.value}
 
     async def _plan(self, _peer: Peer, _parameters: dict[str, Any], _send: Send) -> dict[str, Any]:
-        return {"plan": view.plan_json(self._corridor.make_plan())}
+        return {"plan": view.plan_json(self._corridor.make_plan(), self._corridor.store.downtimes())}
 
     async def _restart(self, peer: Peer, parameters: dict[str, Any], _send: Send) -> dict[str, Any]:
         arguments = {
             "units": parameters.get("units", []),
             "all": parameters.get("all", False),
+            "now": parameters.get("now", False),
             "dry_run": parameters.get("dry_run", False),
+            "resume": parameters.get("resume", False),
         }
         if not arguments["dry_run"]:
             request = f"a restart of {', '.join(arguments['units']) or 'all that is stale'}"
@@ -71,6 +76,26 @@ class Requests:
     async def _check(self, peer: Peer, _parameters: dict[str, Any], _send: Send) -> dict[str, Any]:
         await self._ask("check", {}, peer)
         return {"status": view.view_json(self._corridor.view)}
+
+    async def _silence(self, peer: Peer, parameters: dict[str, Any], _send: Send) -> dict[str, Any]:
+        id, reason, seconds = parameters["finding"], parameters.get("reason", ""), parameters.get("seconds")
+        if id not in {contract.printable(finding.id) for finding in self._corridor.view.findings}:
+            raise NotFound(f"there is no finding {id}", "agentctl status --json has their ids")
+        if seconds is not None and not 0 < seconds <= LONGEST_SNOOZE:
+            raise AgentError(Kind.USAGE, f"seconds: must be from 1 to {LONGEST_SNOOZE}", "agentctl ack has no end")
+        now = datetime.now(UTC)
+        kind = SilenceKind.ACK if seconds is None else SilenceKind.SNOOZE
+        until = None if seconds is None else now + timedelta(seconds=seconds)
+        silence = Silence(id, kind, reason, peer.uid, now, until)
+        self._corridor.store.silence(silence)
+        self._corridor.doors.tell("silenced", uid=peer.uid, finding=id, reason=reason or kind.value)
+        self._corridor.hear()
+        return {"silence": view.silence_json(silence)}
+
+    async def _speak(self, _peer: Peer, parameters: dict[str, Any], _send: Send) -> dict[str, Any]:
+        self._corridor.store.speak(parameters["finding"], datetime.now(UTC))
+        self._corridor.hear()
+        return {}
 
     async def _ask(self, method: str, arguments: dict[str, Any], peer: Peer) -> dict[str, Any]:
         ticket: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
@@ -105,6 +130,7 @@ class Requests:
         return {
             "restarts": [recorded_json(item) for item in restarts],
             "transactions": [view.transaction_json(item) for item in done],
+            "silences": [view.silence_json(item) for item in store.silences(since, limit)],
         }
 
 
@@ -115,5 +141,6 @@ def recorded_json(item: Recorded) -> dict[str, Any]:
         "unit": contract.printable(item.attempt.unit),
         "begun": contract.stamp(item.attempt.begun),
         "reasons": [contract.printable(reason) for reason in item.reasons],
+        "cves": list(item.cves),
         "outcome": contract.outcome(item.attempt.outcome) if item.attempt.outcome else None,
     }

@@ -4,14 +4,15 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
-from agent.model.events import Change, Looked, Transaction
-from agent.model.findings import Confidence, Finding, StaleUnit
+from agent.model.events import Change, Checked, Looked, Transaction
+from agent.model.findings import Confidence, Finding, Severity, StaleUnit
 from agent.model.restarts import BROKEN, Attempt, Disposition, Outcome, Result
-from agent.model.view import View
+from agent.model.view import View, told
 from agent.restart.plan import reasons
 from agent.restart.verify import MANAGER
 
 Tell = Callable[..., Any]
+ALARMING = (Severity.CRITICAL, Severity.ERROR)
 
 
 def transaction(tell: Tell, done: Transaction) -> None:
@@ -50,6 +51,25 @@ def findings(tell: Tell, before: View, found: Sequence[Finding], looked: Looked,
     if looked.transaction and identical:
         files = sorted({path for paths in identical.values() for path in paths})
         tell("identical", transaction=looked.transaction.id, files=files, units=sorted(identical))
+
+
+def changes(tell: Tell, before: View, after: View, checked: Checked) -> None:
+    """Tell what a check that runs apart found new or worse, and what is right again; or why it could not be run."""
+    check = checked.check
+    if checked.problem:
+        tell("check-failed", error=f"{check}: {checked.problem.message}", hint=checked.problem.hint)
+    known = {finding.id: finding for finding in before.findings if finding.check == check}
+    found = {finding.id: finding for finding in told(after) if finding.check == check}
+    for finding in found.values():
+        old = known.get(finding.id)
+        if old is None or (old.severity, old.summary) != (finding.severity, finding.summary):
+            kind = "alarm" if finding.severity in ALARMING else "remark"
+            fields = {"severity": finding.severity.value, "advice": finding.advice}
+            tell(kind, check=check, subject=finding.subject, summary=finding.summary, **fields)
+    still = {finding.id for finding in after.findings}
+    for finding in known.values():
+        if finding.id not in still:
+            tell("set-right", check=check, subject=finding.subject, summary=finding.summary)
 
 
 def _stale(tell: Tell, stale: StaleUnit) -> None:

@@ -52,6 +52,8 @@ PROPERTIES = (
     "Accept",
     "TimeoutStopUSec",
     "TimeoutStartUSec",
+    "StartLimitBurst",
+    "StartLimitIntervalUSec",
     *DEPENDANTS,
     *OTHER_ROOTS,
 )
@@ -180,6 +182,8 @@ def _unit(block: Properties, accepting: Collection[str]) -> Unit:
         accept=_socket_of(name) in accepting,
         timeout_stop=parse_span(one.get("TimeoutStopUSec", "")),
         timeout_start=parse_span(one.get("TimeoutStartUSec", "")),
+        start_burst=_number(one.get("StartLimitBurst", "")),
+        start_interval=parse_span(one.get("StartLimitIntervalUSec", "0")),
     )
 
 

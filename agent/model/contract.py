@@ -168,6 +168,9 @@ def evidence(value: StaleUnit | dict[str, Any]) -> dict[str, Any]:
         "cves": list(value.cves),
         "processes": [_process(process) for process in value.processes],
         "outcome": outcome(value.outcome) if value.outcome else None,
+        "opens_at": stamp(value.opens_at),
+        "no_changelog": list(value.unlisted),
+        "processes_total": max(value.total, len(value.processes)),
     }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from agent.model.errors import AgentError
 from agent.model.facts import PackageState, Unit
 from agent.model.findings import CheckResult
-from agent.model.restarts import Outcome
+from agent.model.restarts import Performed
 
 
 class Topic(StrEnum):
@@ -62,11 +62,10 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class RestartsDone:
-    """The restart task ended; `held` says why it stopped before its last wave, if it did."""
+    """The restart task ended."""
 
     transaction: int
-    outcomes: tuple[Outcome, ...]
-    held: str = ""
+    performed: Performed
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,4 +120,13 @@ class Looked:
     abandoned: bool = False
 
 
-Event = Touched | Due | Asked | Looked | RestartsDone | Reload | Stop
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A check that runs apart from transactions has ended; `problem`: why it could not be run."""
+
+    check: str
+    result: CheckResult | None = None
+    problem: AgentError | None = None
+
+
+Event = Touched | Due | Asked | Looked | Checked | RestartsDone | Reload | Stop

@@ -116,6 +116,8 @@ class Unit:
     accept: bool = False
     timeout_stop: float = 90.0
     timeout_start: float = 90.0
+    start_burst: int = 5
+    start_interval: float = 10.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,11 @@ class Confidence(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StaleUnit:
-    """Evidence of the check `libraries`. `reason`: why this disposition, in words."""
+    """Evidence of the check `libraries`. `reason`: why this disposition, in words.
+
+    opens_at: when it may be restarted by itself, where time alone is in the way. unlisted: packages of which no
+    changelog tells what the installed version fixed. total: how many processes, where not all are told.
+    """
 
     unit: str
     disposition: Disposition
@@ -37,6 +41,9 @@ class StaleUnit:
     cves: tuple[str, ...] = ()
     reason: str = ""
     outcome: Outcome | None = None
+    opens_at: datetime | None = None
+    unlisted: tuple[str, ...] = ()
+    total: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +71,7 @@ class Request:
     retired by `Attempt.transaction` or an earlier one: what is still stale then is a leftover (or was refused).
     broken: outcomes that left a unit down, to be looked at again.
     unfinished: packages that dpkg left half done.
+    recent: when each unit was restarted by us in the last day, oldest first.
     skip: processes at which an earlier worker got stuck; crowds: whole ones of them, see `processes.read_crowd`. They
     are reported as unseen.
     options: the settings of the check's own table, encoded. kept: what its last run that succeeded wanted kept.
@@ -76,6 +84,7 @@ class Request:
     attempts: tuple[Attempt, ...] = ()
     broken: tuple[Outcome, ...] = ()
     unfinished: tuple[str, ...] = ()
+    recent: dict[str, tuple[datetime, ...]] = field(default_factory=dict)
     skip: tuple[int, ...] = ()
     crowds: tuple[str, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)

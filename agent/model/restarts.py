@@ -7,6 +7,7 @@ from enum import StrEnum
 from fnmatch import fnmatchcase
 
 from agent.model.facts import StaleProcess
+from agent.model.probes import Probe
 
 
 class Disposition(StrEnum):
@@ -36,6 +37,7 @@ class Result(StrEnum):
     NOT_RUN = "not-run"
 
 
+MOST_NAMED = 3
 BROKEN = frozenset(
     {Result.FAILED, Result.TIMED_OUT, Result.DIED_AFTER, Result.PROBE_FAILED, Result.DEPENDANT_DOWN, Result.START_LIMIT}
 )
@@ -44,7 +46,12 @@ BROKEN = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Policy for units whose name matches the glob `pattern`; the last matching rule wins. Seconds."""
+    """Policy for units whose name matches the glob `pattern`; the last matching rule wins. Seconds.
+
+    window: a calendar expression of systemd's at which its maintenance window opens, for `window_length`; empty: it is
+    always open. precheck: commands that test its configuration; broken: what it says then, see `restart.configtest`.
+    probe: see `model.probes`. likely: `restart` or `report`, over the setting of that name.
+    """
 
     pattern: str
     disposition: Disposition = Disposition.RESTART
@@ -52,6 +59,12 @@ class Rule:
     settle: float = 2.0
     limit: float = 120.0
     why: str = ""
+    window: str = ""
+    window_length: float = 3600.0
+    precheck: tuple[tuple[str, ...], ...] = ()
+    broken: tuple[str, ...] = ()
+    probe: Probe | None = None
+    likely: str = ""
 
 
 def rule_for(name: str, rules: Sequence[Rule]) -> Rule:
@@ -63,7 +76,7 @@ def rule_for(name: str, rules: Sequence[Rule]) -> Rule:
 class Step:
     """One unit in a wave. `pulls`: dependants that go down with it and must be up again after it.
 
-    processes: those that are stale, for the record.
+    processes: those that are stale, for the record. cves: those whose fixes it brings into effect.
     """
 
     unit: str
@@ -73,6 +86,7 @@ class Step:
     pulls: tuple[str, ...]
     reasons: tuple[str, ...]
     processes: tuple[StaleProcess, ...] = ()
+    cves: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +124,14 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
+class Performed:
+    """What came of a plan. `held`: why it stopped before its last wave."""
+
+    outcomes: "tuple[Outcome, ...]"
+    held: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """What came of one attempt. `took`: seconds by stage; `journal`: the unit's last lines where it failed."""
 
@@ -119,3 +141,13 @@ class Outcome:
     leftovers: tuple[str, ...] = ()
     journal: tuple[str, ...] = ()
     hint: str = ""
+
+
+def brake_after(outcomes: Sequence[Outcome]) -> str:
+    """Return why no further wave may begin by itself; empty where every unit came back."""
+    broken = [outcome for outcome in outcomes if outcome.result in BROKEN]
+    if not broken:
+        return ""
+    names = ", ".join(f"{outcome.unit} ({outcome.result.value})" for outcome in broken[:MOST_NAMED])
+    more = f" and {len(broken) - MOST_NAMED} more" if len(broken) > MOST_NAMED else ""
+    return f"{names}{more} did not come back"

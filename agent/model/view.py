@@ -1,5 +1,6 @@
 """What is shown: one frozen value that the daemon publishes after each step, and everybody else reads."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -8,7 +9,7 @@ from typing import Any
 from agent.model import contract
 from agent.model.events import Transaction
 from agent.model.findings import Finding, Severity
-from agent.model.memory import Memory
+from agent.model.memory import Memory, Silence
 from agent.model.restarts import Outcome, Plan
 
 
@@ -26,8 +27,10 @@ class Phase(StrEnum):
 class View:
     """Findings and how they came about. `transaction`: the last one; `outcomes`: what its restarts came to.
 
-    held: why restarts stopped before the last wave. trouble: why the last look failed (the findings are of the one
-    before). rejected: why the configuration on disk is not used.
+    held: why restarts stopped before the last wave; braked: because a unit did not come back, so that somebody must say
+    `resume`. silences: findings that nobody wants to be told of now. trouble: why the last look failed (the findings
+    are of the one before). rejected: why the configuration on disk is not used. unseen: what could not be looked at, by
+    check.
     """
 
     phase: Phase
@@ -38,8 +41,10 @@ class View:
     outcomes: tuple[Outcome, ...] = ()
     plan: Plan | None = None
     held: str = ""
+    braked: bool = False
+    silences: tuple[Silence, ...] = ()
     detail: dict[str, Any] = field(default_factory=dict)
-    unseen: tuple[str, ...] = ()
+    unseen: dict[str, tuple[str, ...]] = field(default_factory=dict)
     trouble: str = ""
     rejected: str = ""
 
@@ -49,12 +54,26 @@ def recalled(memory: Memory, mode: str) -> View:
     done = memory.transaction
     ended = (attempt for attempt in memory.attempts if done and attempt.transaction == done.id)
     outcomes = tuple(attempt.outcome for attempt in ended if attempt.outcome)
-    return View(Phase.STARTING, mode, transaction=done, outcomes=outcomes)
+    return View(
+        Phase.STARTING,
+        mode,
+        transaction=done,
+        outcomes=outcomes,
+        held=memory.brake,
+        braked=bool(memory.brake),
+        silences=memory.silences,
+    )
+
+
+def told(view: View) -> tuple[Finding, ...]:
+    """Return the findings that nobody silenced."""
+    silenced = {silence.id for silence in view.silences}
+    return tuple(finding for finding in view.findings if contract.printable(finding.id) not in silenced)
 
 
 def counts(view: View) -> dict[str, int]:
     """Return how many findings there are of each severity: all that those outside the group may know."""
-    found = [finding.severity for finding in view.findings]
+    found = [finding.severity for finding in told(view)]
     return {severity.value: found.count(severity) for severity in Severity}
 
 
@@ -78,20 +97,45 @@ def view_json(view: View) -> dict[str, Any]:
         "phase": view.phase.value,
         "mode": view.mode,
         "checked_at": contract.stamp(view.checked_at),
-        "findings": [contract.finding(finding) for finding in view.findings],
+        "findings": [contract.finding(finding) for finding in told(view)],
+        "silenced": _silenced_json(view),
         "transaction": transaction_json(view.transaction) if view.transaction else None,
         "restarts": [contract.outcome(outcome) for outcome in view.outcomes],
         "plan": plan_json(view.plan) if view.plan else None,
         "held": contract.printable(view.held),
+        "braked": view.braked,
         "detail": view.detail,
-        "unseen": [contract.printable(line) for line in view.unseen],
+        "unseen": [contract.printable(line) for lines in view.unseen.values() for line in lines],
         "trouble": contract.printable(view.trouble),
         "rejected": contract.printable(view.rejected),
     }
 
 
-def plan_json(plan: Plan) -> dict[str, Any]:
-    """Return a plan as `agentctl plan` shows it."""
+def _silenced_json(view: View) -> list[dict[str, Any]]:
+    """Return the findings that somebody silenced, each with who did so, why, and for how long."""
+    known = {silence.id: silence for silence in view.silences}
+    return [
+        {"finding": contract.finding(finding), "silence": silence_json(known[contract.printable(finding.id)])}
+        for finding in view.findings
+        if contract.printable(finding.id) in known
+    ]
+
+
+def silence_json(silence: Silence) -> dict[str, Any]:
+    """Return a silence as `status` and `history` show it."""
+    return {
+        "id": silence.id,
+        "kind": silence.kind.value,
+        "reason": contract.printable(silence.reason),
+        "uid": silence.uid,
+        "at": contract.stamp(silence.at),
+        "until": contract.stamp(silence.until),
+        "ended": contract.stamp(silence.ended),
+    }
+
+
+def plan_json(plan: Plan, downtimes: Mapping[str, float] = {}) -> dict[str, Any]:
+    """Return a plan as `agentctl plan` shows it. downtimes: seconds that restarts of units took before."""
     return {
         "transaction": plan.transaction,
         "waves": [
@@ -102,6 +146,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
                         "unit": contract.printable(step.unit),
                         "pulls": [contract.printable(name) for name in step.pulls],
                         "reasons": [contract.printable(reason) for reason in step.reasons],
+                        "took_before": downtimes.get(step.unit),
                     }
                     for step in wave.steps
                 ],

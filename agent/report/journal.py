@@ -76,6 +76,19 @@ MESSAGES = {
         "c7571947f1574666a69a6eb6e44afd6c", INFO, "aftercare restarts itself, last of all: {reason}"
     ),
     "held": Message("fb101d707ba744e39e0862c65afa0e50", NOTICE, "no further restart is begun for now: {reason}"),
+    "braked": Message(
+        "2b0806e7ef94487494e50f982f9f915e",
+        ERROR,
+        "{reason}, so the waves after it are not begun: agentctl restart --resume goes on",
+    ),
+    "alarm": Message("740524731d6b4b6e91ca4929213823d8", ERROR, "{check}: {subject}: {summary}; {advice}"),
+    "remark": Message("fa4c5aaa6ed9438e9056c365363d419c", NOTICE, "{check}: {subject}: {summary}; {advice}"),
+    "set-right": Message(
+        "756a57f2a0094f22b755bfd71c015382", NOTICE, "{check}: {subject} is right again; it was: {summary}"
+    ),
+    "silenced": Message(
+        "3b79e84b4d40434dbb5a087e66beb6e2", INFO, "user {uid} does not want to be told of {finding}: {reason}"
+    ),
     "check-failed": Message("dfc0092b0c264b7693fe3e25fd8befef", ERROR, "something could not be looked at: {error}"),
     "looked-again": Message(
         "b7aff8fe236e414a8289660ed9d692c6", NOTICE, "wake-ups were lost ({reason}), so everything is looked at again"

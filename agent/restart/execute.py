@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from agent.model.errors import AgentError
 from agent.model.facts import Unit
-from agent.model.restarts import Attempt, Outcome, Plan, Result, Rule, Step
+from agent.model.restarts import Attempt, Outcome, Performed, Plan, Result, Rule, Step, brake_after
 from agent.restart.follow import Watch, close, follow
 from agent.restart.hands import Hands, held, look
 from agent.restart.manager import STEP as MANAGER_STEP
@@ -24,28 +24,32 @@ from agent.restart.verify import MANAGER, is_up, was_started_since
 __all__ = ["Hands", "execute", "resume"]
 
 
-async def execute(plan: Plan, hands: Hands) -> tuple[tuple[Outcome, ...], str]:
-    """Do what the plan says; return what came of each unit, and why it stopped early (empty: it did not).
+async def execute(plan: Plan, hands: Hands) -> Performed:
+    """Do what the plan says; return what came of each unit, and why it stopped early.
 
-    Every outcome was noted for an attempt. The agent's own restart is left to the daemon. Raises no
-    AgentError.
+    A unit that does not come back stops all later waves: that is the brake. Every outcome was noted for an attempt.
+    The agent's own restart is left to the daemon. Raises no AgentError.
     """
     outcomes: list[Outcome] = []
     for wave in plan.waves:
+        if brake := brake_after(outcomes):
+            return Performed(tuple(outcomes), brake)
         if reason := await held(hands):
-            return tuple(outcomes), reason
+            return Performed(tuple(outcomes), reason)
         units = await look(hands, sorted({name for step in wave.steps for name in (step.unit, *step.pulls)}))
         if units is None:
-            return tuple(outcomes), "systemd does not answer"
+            return Performed(tuple(outcomes), "systemd does not answer")
         outcomes += await _do_wave(wave.steps, units, hands)
+    if (plan.manager or plan.agent) and (brake := brake_after(outcomes)):
+        return Performed(tuple(outcomes), brake)
     if plan.manager:
         if reason := await held(hands):
-            return tuple(outcomes), reason
+            return Performed(tuple(outcomes), reason)
         outcomes.append(await reexecute(hands.note_attempt(MANAGER_STEP), hands))
-    return tuple(outcomes), ""
+    return Performed(tuple(outcomes))
 
 
-async def resume(attempts: Sequence[Attempt], rules: Sequence[Rule], hands: Hands) -> tuple[Outcome, ...]:
+async def resume(attempts: Sequence[Attempt], rules: Sequence[Rule], hands: Hands) -> Performed:
     """Finish attempts that an earlier process of ours began; return what came of each. Raises no AgentError.
 
     What systemd has started anew since is only proven, what has a job is followed, and the rest is restarted
@@ -63,7 +67,7 @@ async def resume(attempts: Sequence[Attempt], rules: Sequence[Rule], hands: Hand
     for attempt in attempts:
         if attempt.unit == MANAGER:
             outcomes.append(await resume_reexecution(attempt, hands))
-    return tuple(outcomes)
+    return Performed(tuple(outcomes), brake_after(outcomes))
 
 
 async def _do_wave(steps: Sequence[Step], units: Mapping[str, Unit], hands: Hands) -> list[Outcome]:

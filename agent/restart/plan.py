@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations, groupby
 
 from agent.model.facts import StaleFile, StaleProcess, Unit
-from agent.model.findings import Confidence, StaleUnit
+from agent.model.findings import StaleUnit
 from agent.model.restarts import Disposition, Plan, Rule, Step, Wave, rule_for
 from agent.restart.verify import MANAGER, is_up
 
@@ -25,16 +25,18 @@ def make_plan(
     own_unit: str,
     *,
     named: frozenset[str] = frozenset(),
+    now: bool = False,
 ) -> Plan:
     """Return what will be restarted for `transaction`.
 
     units: all that systemd has. named: units that an administrator asked for, which includes those that are
-    only likely stale or deferred, and nothing that policy or nature forbids. own_unit: the daemon's, which
+    only likely stale or deferred, and nothing that policy or nature forbids. now: also what waits for a time alone.
+    own_unit: the daemon's, which
     goes last and by itself. Units that systemd no longer has are left out.
     """
-    chosen = {item.unit: item for item in stale if _is_chosen(item, named)}
+    chosen = {item.unit: item for item in stale if _is_chosen(item, named, now)}
     steps = [
-        make_step(units[name], units, rules, reasons(item), item.processes)
+        make_step(units[name], units, rules, reasons(item), item.processes, item.cves)
         for name, item in sorted(chosen.items())
         if name in units and name not in (MANAGER, own_unit)
     ]
@@ -47,16 +49,18 @@ def make_step(
     rules: Sequence[Rule],
     reasons: tuple[str, ...] = (),
     processes: tuple[StaleProcess, ...] = (),
+    cves: tuple[str, ...] = (),
 ) -> Step:
-    """Return the restart of `unit` as it is now; the reasons, and the stale processes, are for the record."""
+    """Return the restart of `unit` as it is now; reasons, stale processes and CVE ids are for the record."""
     rule, pulls = rule_for(unit.name, rules), _dependants(unit, units)
-    return Step(unit.name, rule, unit.invocation, unit.main_pid, pulls, reasons, processes[:MOST_RECORDED])
+    return Step(unit.name, rule, unit.invocation, unit.main_pid, pulls, reasons, processes[:MOST_RECORDED], cves)
 
 
-def _is_chosen(item: StaleUnit, named: frozenset[str]) -> bool:
+def _is_chosen(item: StaleUnit, named: frozenset[str], now: bool) -> bool:
+    """Whether a unit that is only likely stale may be restarted by itself was decided with its disposition."""
     if item.unit in named:
         return item.disposition in (Disposition.RESTART, Disposition.DEFER)
-    return item.disposition is Disposition.RESTART and item.confidence is Confidence.CERTAIN
+    return item.disposition is Disposition.RESTART or (now and item.opens_at is not None)
 
 
 def _dependants(unit: Unit, units: Mapping[str, Unit]) -> tuple[str, ...]:

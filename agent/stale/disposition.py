@@ -37,11 +37,13 @@ def dispose(
     confidence: Confidence,
     attempted: bool,
     held: tuple[str, ...],
+    likely: str = "report",
 ) -> Verdict:
     """Return what will be done about `unit`, and the reason in one line.
 
     processes: those of the unit that are stale. attempted: it was restarted (or refused) for this transaction
-    already. held: packages that its stale files belong to and that dpkg left half done.
+    already. held: packages that its stale files belong to and that dpkg left half done. likely: what is done where it
+    is not proven, and the rule does not say: `report` or `restart`.
     """
     if unit is None:
         return Disposition.NEVER, "belongs to no unit that systemd could restart: end or restart it by hand"
@@ -50,7 +52,7 @@ def dispose(
         (None if unit.name == MANAGER else _by_nature(unit))
         or _by_history(attempted, held)
         or (None if unit.name == MANAGER else _by_state(unit, stale))
-        or _by_policy(unit, rules, confidence)
+        or _by_policy(unit, rules, confidence, likely)
     )
 
 
@@ -102,7 +104,7 @@ def _by_state(unit: Unit, stale: set[int]) -> Verdict | None:
     return None
 
 
-def _by_policy(unit: Unit, rules: tuple[Rule, ...], confidence: Confidence) -> Verdict:
+def _by_policy(unit: Unit, rules: tuple[Rule, ...], confidence: Confidence, likely: str) -> Verdict:
     rule = rule_for(unit.name, rules)
     if rule.disposition is Disposition.DEFER:
         return Disposition.DEFER, rule.why or "deferred by policy"
@@ -110,7 +112,7 @@ def _by_policy(unit: Unit, rules: tuple[Rule, ...], confidence: Confidence) -> V
         return rule.disposition, rule.why or f"policy says {rule.disposition.value}"
     if spared := [name for name in unit.pulls if rule_for(name, rules).disposition in STAYS]:
         return Disposition.DEFER, f"would take {', '.join(spared)} down with it, which policy spares"
-    if confidence is Confidence.LIKELY:
+    if confidence is Confidence.LIKELY and (rule.likely or likely) != "restart":
         return Disposition.DEFER, "not proven, so it is reported and never restarted by itself"
     return Disposition.RESTART, rule.why or "runs replaced code"
 

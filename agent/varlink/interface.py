@@ -44,8 +44,8 @@ class Refused(Exception):
 
 def signatures(text: str) -> dict[str, dict[str, str]]:
     """Return the methods of an interface text as name → parameter → Varlink type."""
-    methods = re.findall(r"^method (\w+)\((.*?)\)", text, re.MULTILINE)
-    return {name: dict(re.findall(r"(\w+): ([^,]+)", arguments)) for name, arguments in methods}
+    methods = re.findall(r"^method (\w+)\((.*?)\)", text, re.MULTILINE | re.DOTALL)
+    return {name: dict(re.findall(r"(\w+): ([^,\s]+)", arguments)) for name, arguments in methods}
 
 
 SIGNATURES = {interface: signatures(text) for interface, text in TEXTS.items()}

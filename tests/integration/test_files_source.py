@@ -150,7 +150,7 @@ def test_a_holder_that_is_killed_wakes(watched: Watched) -> None:
 def test_the_running_loop_tells_without_being_asked(watched: Watched) -> None:
     async def work() -> None:
         told: asyncio.Queue[Touched] = asyncio.Queue()
-        watch = Watch(str(watched.dpkg), frozenset({"lock"}), Topic.PACKAGES)
+        watch = Watch(str(watched.dpkg), ("lock",), Topic.PACKAGES)
         files = FileWatch(told.put_nowait, watched.complaints.append, (watch,))
         files.start(asyncio.get_running_loop())
         (watched.dpkg / "lock").touch()
@@ -215,7 +215,7 @@ def test_a_directory_that_appears_while_its_parent_is_being_watched_is_not_misse
             return super()._add(path)
 
     told: list[Touched] = []
-    watch = Watch(str(tmp_path / "late"), frozenset({"lock"}), Topic.PACKAGES)
+    watch = Watch(str(tmp_path / "late"), ("lock",), Topic.PACKAGES)
     files = Racing(told.append, print, (watch,))
     files.start(asyncio.new_event_loop())
     (tmp_path / "late/lock").touch()

@@ -24,8 +24,7 @@ ALLOWED = {
     "settle": ("model",),
     "sources": ("model",),
     "restart": ("model", "spawn", "config.settings"),
-    "store": ("model", "rows"),
-    "rows": ("model",),
+    "store": ("model",),
     "report": ("model",),
     "varlink": ("model",),
     "daemon": (
@@ -40,6 +39,7 @@ ALLOWED = {
         "report",
         "varlink",
         "checks",
+        "stale",
     ),
     "cli": ("model", "varlink.wire"),
     "cli.look": ("model", "config", "checks", "report.formats", "host"),
@@ -80,7 +80,7 @@ NOT_PURE = {
 
 ONE_HOME = {
     "pyinotify": "sources.files",
-    "sqlite3": "store",
+    "sqlite3": "store.database",
     "rich": "cli.terminal",
     "psutil": "host.processes",
     "sdnotify": "report.publish",

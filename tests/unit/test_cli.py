@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from agent.cli import ask, blocks, main, terminal
+from agent.cli import ask, blocks, main, records, restart, screens, silence, terminal
 from agent.model.errors import AgentError
 
 ROOT = Path(__file__).parents[2]
@@ -39,14 +39,17 @@ VIEW: dict[str, Any] = {
 KERNEL = {"state": "current", "running": "6.1.0-56-amd64", "reason": ""}
 
 
+MORE = ["snooze", "ack"]
+
+
 def test_the_names_of_commands_are_those_of_the_contract() -> None:
     names = [command.name for command in main.COMMANDS]
-    assert names == ["status", "check", "plan", "restart", "why", "wait", "watch", "history", "doctor"]
+    assert names == ["status", "check", "plan", "restart", "why", "wait", "watch", "history", *MORE, "doctor"]
 
 
 @pytest.mark.parametrize("command", [command.name for command in main.COMMANDS])
 def test_every_command_takes_json(command: str) -> None:
-    arguments = [command, "--json", *(["nginx"] if command == "why" else [])]
+    arguments = [command, "--json", *(["nginx"] if command in ("why", *MORE) else [])]
     assert main.build_parser().parse_args(arguments).json
 
 
@@ -61,7 +64,7 @@ def test_what_makes_no_sense_is_usage(arguments: list[str], capsys: pytest.Captu
 @pytest.mark.parametrize("arguments", [["restart"], ["restart", "--all", "nginx"]])
 def test_a_restart_wants_units_or_all(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main.main(arguments) == 2
-    assert "name units to restart, or say --all" in capsys.readouterr().err
+    assert "or say --all" in capsys.readouterr().err
 
 
 @pytest.mark.real
@@ -132,7 +135,7 @@ def test_a_name_without_a_suffix_is_a_service(given: str, full: str) -> None:
 
 
 def test_plain_output_fits_80_columns_and_says_what_to_do() -> None:
-    text = blocks.write(blocks.status(VIEW))
+    text = blocks.write(screens.status(VIEW))
     assert max(map(len, text.splitlines())) <= 80
     for word in (
         "dbus.service",
@@ -148,7 +151,7 @@ def test_plain_output_fits_80_columns_and_says_what_to_do() -> None:
 def test_a_person_sees_the_same_in_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     stream = io.StringIO()
-    terminal.show(blocks.status(VIEW), stream)
+    terminal.show(screens.status(VIEW), stream)
     text = stream.getvalue()
     assert max(map(len, text.splitlines())) <= 80
     for word in ("dbus.service", "Waiting for your word", "nginx.service", "fresh"):
@@ -162,7 +165,7 @@ def test_a_name_from_outside_is_never_markup() -> None:
 
 
 def test_nothing_to_do_is_one_sentence() -> None:
-    text = blocks.write(blocks.status({"phase": "idle", "findings": []}))
+    text = blocks.write(screens.status({"phase": "idle", "findings": []}))
     assert text == "Every process runs the code that is installed."
 
 
@@ -176,15 +179,20 @@ def test_nothing_to_do_is_one_sentence() -> None:
     ],
 )
 def test_what_is_known_of_the_kernel_is_said_where_it_is_no_finding(detail: dict[str, Any], said: str) -> None:
-    text = blocks.write(blocks.status({"findings": [], "detail": {"reboot": detail}}))
+    text = blocks.write(screens.status({"findings": [], "detail": {"reboot": detail}}))
     assert text.startswith("Nothing is wrong.\n") and text.endswith(said)
 
 
 def test_what_waits_for_a_reboot_stands_under_its_heading() -> None:
     evidence = {"kind": "kernel", "disposition": "reboot", "cves": [], "processes": []}
-    finding = FINDING | {"subject": "kernel", "summary": "Linux runs", "evidence": evidence, "advice": "systemctl reboot"}
+    finding = FINDING | {
+        "subject": "kernel",
+        "summary": "Linux runs",
+        "evidence": evidence,
+        "advice": "systemctl reboot",
+    }
     detail = {"reboot": {"kernel": KERNEL | {"state": "version-upgrade"}}}
-    assert blocks.write(blocks.status({"findings": [finding], "detail": detail})) == (
+    assert blocks.write(screens.status({"findings": [finding], "detail": detail})) == (
         "1 waiting for a reboot.\n\nWaiting for a reboot:\n  kernel\n    Linux runs.\n    → systemctl reboot"
     )
 
@@ -209,7 +217,7 @@ def test_waiting_for_a_daemon_in_trouble_does_not_have_it_look_without_a_pause(m
     def sleep(seconds: float) -> None:
         clock[0] += max(seconds, 0.001)
 
-    monkeypatch.setattr(ask, "_call", call)
+    monkeypatch.setattr(ask, "call", call)
     monkeypatch.setattr(ask.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(ask.time, "sleep", sleep)
     assert main.main(["wait", "--timeout", "10"]) == 3
@@ -217,6 +225,116 @@ def test_waiting_for_a_daemon_in_trouble_does_not_have_it_look_without_a_pause(m
 
 
 def test_a_failed_look_is_never_called_good() -> None:
-    text = blocks.write(blocks.status({"phase": "idle", "findings": [], "trouble": "the worker did not end"}))
+    text = blocks.write(screens.status({"phase": "idle", "findings": [], "trouble": "the worker did not end"}))
     assert "is not known" in text and "the worker did not end" in text
     assert not text.startswith("Every process runs")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+PLAN = {
+    "transaction": 1,
+    "waves": [
+        {
+            "number": 50,
+            "steps": [{"unit": "nginx.service", "pulls": [], "reasons": ["libssl3 1 → 2"], "took_before": 1.5}],
+        },
+        {"number": 90, "steps": [{"unit": "ssh.service", "pulls": [], "reasons": [], "took_before": None}]},
+    ],
+    "manager": True,
+    "agent": False,
+}
+
+
+def talk(monkeypatch: pytest.MonkeyPatch, answers: str, results: dict[str, str]) -> tuple[int, list[list[str]], str]:
+    """Run `agentctl restart` on a terminal; return its status, the units asked for, and what was shown."""
+    asked: list[list[str]] = []
+
+    def call(_options: object, _method: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        if arguments.get("dry_run"):
+            return {"plan": PLAN, "restarts": []}
+        asked.append(arguments["units"])
+        outcomes = [
+            {"unit": unit, "result": results.get(unit, "fresh"), "took": {}, "hint": "", "journal": []}
+            for unit in arguments["units"]
+        ]
+        return {"plan": None, "restarts": outcomes}
+
+    shown = Terminal()
+    monkeypatch.setattr(restart, "call", call)
+    monkeypatch.setattr(sys, "stdin", Terminal(answers))
+    monkeypatch.setattr(sys, "stdout", shown)
+    return main.main(["restart"]), asked, shown.getvalue()
+
+
+def test_on_a_terminal_each_wave_is_asked_about(monkeypatch: pytest.MonkeyPatch) -> None:
+    status, asked, shown = talk(monkeypatch, "y\nn\nyes\n", {})
+    assert (status, asked) == (0, [["nginx.service"], ["init.scope"]])
+    assert "1.5 s" in shown and "ssh.service" in shown
+
+
+def test_a_unit_that_does_not_come_back_ends_the_questions(monkeypatch: pytest.MonkeyPatch) -> None:
+    status, asked, _ = talk(monkeypatch, "y\ny\ny\n", {"nginx.service": "failed"})
+    assert (status, asked) == (1, [["nginx.service"]])
+
+
+def test_no_answer_is_no(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert talk(monkeypatch, "", {})[:2] == (0, [])
+
+
+def test_without_a_terminal_nothing_is_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["restart"]) == 2
+    assert "or say --all" in capsys.readouterr().err
+
+
+def test_the_history_says_which_fixes_came_into_effect() -> None:
+    past = {
+        "begun": "2026-11-22T15:00:00Z",
+        "unit": "nginx.service",
+        "reasons": ["libssl3 1 → 2"],
+        "cves": ["CVE-2026-1", "CVE-2026-2"],
+        "outcome": {"result": "fresh"},
+    }
+    data = {"transactions": [], "restarts": [past, past | {"outcome": {"result": "failed"}}], "silences": []}
+    text = blocks.write(records.history(data))
+    assert text.count("2 CVE fixes in effect since") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "id"),
+    [("libraries/nginx.service", "libraries/nginx.service"), ("nginx", "libraries/nginx.service"), ("a.example", None)],
+)
+def test_a_finding_is_named_by_its_id_or_its_subject(name: str, id: str | None) -> None:
+    known = [
+        {"id": "libraries/nginx.service", "subject": "nginx.service"},
+        {"id": "spf/a.example", "subject": "a.example"},
+        {"id": "exim/a.example", "subject": "a.example"},
+    ]
+    if id:
+        assert silence.id_of(name, known) == id
+    else:
+        with pytest.raises(AgentError, match="several findings"):
+            silence.id_of(name, known)
+
+
+@pytest.mark.parametrize(("text", "expected"), [("7d", 604800), ("12 hours", 43200), ("2w", 1209600)])
+def test_periods_are_read_as_people_write_them(text: str, expected: float) -> None:
+    assert silence.seconds(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "d", "-1d", "7 fortnights", "1d 2h"])
+def test_what_is_no_period_is_refused(text: str) -> None:
+    with pytest.raises(AgentError, match="no period"):
+        silence.seconds(text)
+
+
+def test_a_held_rest_and_what_is_silenced_are_shown() -> None:
+    quiet = {"id": "libraries/x.service", "kind": "ack", "reason": "known", "uid": 0, "at": None, "until": None}
+    finding = {"id": "libraries/x.service", "summary": "old"}
+    view = VIEW | {"held": "a.service (failed) did not come back", "braked": True}
+    text = blocks.write(screens.status(view | {"silenced": [{"finding": finding, "silence": quiet}]}))
+    assert "agentctl restart --resume goes on" in text.replace("\n", " ")
+    assert "not told until it is gone (known): libraries/x.service: old" in text.replace("\n", " ")

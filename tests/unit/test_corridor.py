@@ -3,20 +3,24 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agent.checks.registry import CHECKS, Check
 from agent.config.settings import Settings
+from agent.daemon import apart
 from agent.daemon.corridor import Corridor
+from agent.daemon.doors import done
 from agent.model.errors import AgentError, Kind
-from agent.model.events import Asked, Looked, Peer, Reload, Stop, Topic, Touched, Transaction
+from agent.model.events import Asked, Checked, Looked, Peer, Reload, RestartsDone, Stop, Topic, Touched, Transaction
 from agent.model.facts import Unit
 from agent.model.findings import CheckResult, Confidence, Finding, Severity, StaleUnit
-from agent.model.restarts import Attempt, Disposition, Outcome, Plan, Result, Rule, Step
-from agent.model.view import Phase, View
+from agent.model.memory import Silence, SilenceKind
+from agent.model.restarts import Attempt, Disposition, Outcome, Performed, Plan, Result, Rule, Step
+from agent.model.view import Phase, View, counts, view_json
 from agent.store import Store
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
@@ -75,24 +79,28 @@ class ScriptedDoors:
         await asyncio.sleep(0)
         return self.script.pop(0) if len(self.script) > 1 else self.script[0]
 
-    async def execute(
-        self, plan: Plan, settings: Settings, may_go_on: Callable[[], str]
-    ) -> tuple[tuple[Outcome, ...], str]:
+    async def execute(self, plan: Plan, settings: Settings, may_go_on: Callable[[], str]) -> RestartsDone:
         names = [step.unit for wave in plan.waves for step in wave.steps]
         self.done.append(f"restart {' '.join(names)}")
         if self.gate:
             await self.gate.wait()
         if held := may_go_on():
-            return (), held
+            return RestartsDone(plan.transaction, Performed((), held))
         for step in (step for wave in plan.waves for step in wave.steps):
             attempt = self.store.begin(plan.transaction, step, NOW)
             self.store.end(attempt.id, Outcome(step.unit, Result.FRESH), NOW)
-        return tuple(Outcome(name, Result.FRESH) for name in names), ""
+        fresh = tuple(Outcome(name, Result.FRESH) for name in names)
+        return RestartsDone(plan.transaction, Performed(fresh))
 
-    async def resume(self, attempts: tuple[Attempt, ...], settings: Settings) -> tuple[Outcome, ...]:
+    async def check(self, settings: Settings, name: str) -> Checked:
+        self.done.append(f"tell check {name}")
+        return Checked(name, CheckResult(name, ()))
+
+    async def resume(self, attempts: tuple[Attempt, ...], settings: Settings) -> RestartsDone:
         self.done.append(f"resume {' '.join(attempt.unit for attempt in attempts)}")
         await asyncio.sleep(0)
-        return tuple(Outcome(attempt.unit, Result.FRESH) for attempt in attempts)
+        fresh = tuple(Outcome(attempt.unit, Result.FRESH) for attempt in attempts)
+        return RestartsDone(attempts[-1].transaction, Performed(fresh))
 
 
 @pytest.fixture
@@ -127,7 +135,14 @@ async def nothing(corridor: Corridor) -> None:
 
 def ask(corridor: Corridor, method: str, **arguments: Any) -> "asyncio.Future[dict[str, Any]]":
     ticket: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-    corridor.put(Asked(method, {"units": [], "all": False, "dry_run": False, **arguments}, ROOT, ticket))
+    corridor.put(
+        Asked(
+            method,
+            {"units": [], "all": False, "dry_run": False, "resume": False, "now": False, **arguments},
+            ROOT,
+            ticket,
+        )
+    )
     return ticket
 
 
@@ -460,8 +475,8 @@ def test_who_went_away_is_not_kept_in_mind_while_dpkg_is_at_work(store: Store) -
         doors.is_locked = True
         for _ in range(500):
             ask(corridor, "wait").cancel()
-        await until(corridor.events.empty)
-        assert len(corridor._errands) < 3
+        await until(corridor.agenda.events.empty)
+        assert len(corridor._errands._waiting) < 3
         doors.is_locked = False
 
     drive(store, doors, play)
@@ -497,13 +512,120 @@ def test_who_waits_is_answered_where_the_result_of_a_look_cannot_be_written(
     drive(store, doors, play)
 
 
-def test_a_resumed_restart_that_cannot_be_noted_is_said_and_ends_nothing(store: Store) -> None:
-    doors = ScriptedDoors(looked())
-    store.begin(1, Step("nginx.service", Rule("*"), "i", 1, (), ()), NOW)
-
-    async def full(attempts: tuple[Attempt, ...], settings: Settings) -> tuple[Outcome, ...]:
+def test_a_restart_that_cannot_be_noted_is_said_and_ends_nothing() -> None:
+    async def full() -> Performed:
         raise AgentError(Kind.UNREADABLE, "disk full")
 
-    doors.resume = full  # type: ignore[method-assign]
-    assert drive(store, doors, nothing).view.phase is Phase.IDLE
-    assert "tell held" in doors.done
+    assert asyncio.run(done(7, full())) == RestartsDone(7, Performed((), "disk full"))
+
+
+def braking(store: Store, doors: ScriptedDoors) -> None:
+    """Have the next restart leave its first unit down, as `execute` would."""
+
+    async def execute(plan: Plan, settings: Settings, may_go_on: Callable[[], str]) -> RestartsDone:
+        unit = plan.waves[0].steps[0]
+        doors.done.append(f"restart {unit.unit}")
+        outcome = Outcome(unit.unit, Result.FAILED)
+        store.end(store.begin(plan.transaction, unit, NOW).id, outcome, NOW)
+        return RestartsDone(plan.transaction, Performed((outcome,), "a.service (failed) did not come back"))
+
+    doors.execute = execute  # type: ignore[method-assign]
+
+
+def test_a_unit_that_did_not_come_back_holds_the_rest_until_somebody_says_resume(store: Store) -> None:
+    doors = ScriptedDoors(looked(stale("a.service"), stale("b.service")), looked(stale("b.service")))
+    braking(store, doors)
+
+    async def play(corridor: Corridor) -> None:
+        await until(lambda: corridor.view.braked and corridor.view.phase is Phase.IDLE)
+        assert corridor.view.held == "a.service (failed) did not come back"
+        assert steps(doors) == ["look hard", "restart a.service", "look hard"]
+        del doors.execute  # type: ignore[attr-defined]
+        answer = await ask(corridor, "restart", resume=True)
+        assert [item["unit"] for item in answer["restarts"]] == ["b.service"]
+        doors.script = [looked()]
+        await until(lambda: not corridor.view.braked and corridor.view.phase is Phase.IDLE)
+
+    drive(store, doors, play)
+    assert "tell braked" in doors.done
+    assert store.memory().brake == ""
+
+
+def test_the_brake_survives_the_daemon(store: Store) -> None:
+    step = Step("a.service", Rule("*"), "i", 1, (), ())
+    store.end(store.begin(1, step, NOW).id, Outcome("a.service", Result.FAILED), NOW)
+    doors = ScriptedDoors(looked(stale("b.service")))
+    corridor = drive(store, doors, nothing)
+    assert steps(doors) == ["look hard"] and corridor.view.braked
+
+
+def test_the_brake_is_off_where_nothing_is_left_to_restart(store: Store) -> None:
+    step = Step("a.service", Rule("*"), "i", 1, (), ())
+    store.end(store.begin(1, step, NOW).id, Outcome("a.service", Result.FAILED), NOW)
+    assert not drive(store, ScriptedDoors(looked()), nothing).view.braked
+
+
+def test_resuming_where_nothing_is_held_is_refused(store: Store) -> None:
+    async def play(corridor: Corridor) -> None:
+        with pytest.raises(AgentError, match="no restart is held"):
+            await ask(corridor, "restart", resume=True)
+
+    drive(store, ScriptedDoors(looked()), play)
+
+
+def test_what_waits_for_a_time_is_restarted_at_once_where_somebody_says_now(store: Store) -> None:
+    waits = stale("a.service", Disposition.DEFER)
+    assert isinstance(waits.evidence, StaleUnit)
+    waits = replace(waits, evidence=replace(waits.evidence, opens_at=NOW))
+    doors = ScriptedDoors(looked(waits, stale("b.service", Disposition.DEFER)))
+
+    async def play(corridor: Corridor) -> None:
+        assert (await ask(corridor, "restart", all=True))["restarts"] == []
+        answer = await ask(corridor, "restart", all=True, now=True)
+        assert [item["unit"] for item in answer["restarts"]] == ["a.service"]
+
+    drive(store, doors, play)
+
+
+def test_a_finding_that_somebody_silenced_is_not_told_and_still_acted_upon(store: Store) -> None:
+    doors = ScriptedDoors(looked(stale("a.service", Disposition.DEFER)))
+
+    async def play(corridor: Corridor) -> None:
+        soon = datetime.now(UTC) + timedelta(seconds=0.3)
+        store.silence(Silence("libraries/a.service", SilenceKind.SNOOZE, "", 0, datetime.now(UTC), soon))
+        corridor.hear()
+        shown = view_json(corridor.view)
+        assert shown["findings"] == [] and shown["silenced"][0]["finding"]["subject"] == "a.service"
+        assert counts(corridor.view)["warning"] == 0
+        await until(lambda: not corridor.view.silences)
+        assert view_json(corridor.view)["findings"]
+
+    drive(store, doors, play)
+
+
+def test_a_check_that_runs_apart_changes_its_own_findings_alone(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    mail = Finding("mail", "a.example", Severity.CRITICAL, "refused", "publish it", {})
+    doors = ScriptedDoors(looked(stale("x.service", Disposition.DEFER)))
+    answers: list[Checked] = [Checked("mail", CheckResult("mail", (mail,), unseen=("one server",)))]
+
+    async def check(settings: Settings, name: str) -> Checked:
+        return answers[-1]
+
+    doors.check = check  # type: ignore[method-assign]
+    monkeypatch.setattr(apart, "APART", frozenset({"mail"}))
+    monkeypatch.setattr("agent.daemon.corridor.APART", frozenset({"mail"}))
+    monkeypatch.setitem(CHECKS, "mail", Check("mail", frozenset({Topic.MAIL})))
+
+    async def play(corridor: Corridor) -> None:
+        await until(lambda: "tell alarm" in doors.done)
+        assert {finding.id for finding in corridor.view.findings} == {"libraries/x.service", "mail/a.example"}
+        answers.append(Checked("mail", problem=AgentError(Kind.TIMED_OUT, "too slow")))
+        corridor.put(Touched(Topic.MAIL, "x", datetime.now(UTC)))
+        await until(lambda: corridor.view.unseen.get("mail") == ("mail: too slow",))
+        assert len(corridor.view.findings) == 2, "a check that could not be run forgot what it knew"
+        answers.append(Checked("mail", CheckResult("mail", ())))
+        corridor.put(Touched(Topic.MAIL, "x", datetime.now(UTC)))
+        await until(lambda: len(corridor.view.findings) == 1)
+
+    drive(store, doors, play)
+    assert "tell set-right" in doors.done

@@ -14,7 +14,7 @@ import pytest
 from agent.host.units import parse_show
 from agent.model.errors import AgentError, Kind
 from agent.model.facts import StaleProcess, Unit
-from agent.model.restarts import Attempt, Outcome, Plan, Result, Rule, Step, Wave
+from agent.model.restarts import Attempt, Outcome, Performed, Plan, Result, Rule, Step, Wave
 from agent.restart.execute import Hands, execute, resume
 from agent.restart.plan import make_step
 from agent.restart.precheck import Places, precheck
@@ -155,7 +155,8 @@ def plan_of(systemd: SmallSystemd, *waves: tuple[str, ...], manager: bool = Fals
 
 
 def carried_out(daemon: Daemon, plan: Plan) -> dict[str, Outcome]:
-    outcomes, held = asyncio.run(execute(plan, daemon.hands()))
+    performed = asyncio.run(execute(plan, daemon.hands()))
+    outcomes, held = performed.outcomes, performed.held
     assert not held
     assert daemon.unended == []
     assert {attempt.unit: daemon.outcomes[attempt.id] for attempt in daemon.attempts} == {o.unit: o for o in outcomes}
@@ -294,14 +295,31 @@ def test_a_dependant_that_takes_its_time_is_waited_for() -> None:
     assert outcome.result is Result.FRESH
 
 
-def test_a_unit_that_does_not_end_in_time_is_left_to_systemd_and_the_next_wave_begins() -> None:
+def test_a_unit_that_does_not_end_in_time_is_left_to_systemd_and_delays_nobody_else() -> None:
     systemd = SmallSystemd(Sketch("hangs.service", stop=1000.0), Sketch("next.service"))
     daemon = Daemon(systemd)
-    outcomes = carried_out(daemon, plan_of(systemd, ("hangs.service",), ("next.service",), rule=Rule("*", limit=30.0)))
+    outcomes = carried_out(daemon, plan_of(systemd, ("hangs.service", "next.service"), rule=Rule("*", limit=30.0)))
     assert outcomes["hangs.service"].result is Result.TIMED_OUT
     assert "30 s" in outcomes["hangs.service"].hint
     assert outcomes["next.service"].result is Result.FRESH
     assert 30 <= daemon.noted_at["hangs.service"] < 31
+    assert daemon.noted_at["next.service"] < 10
+
+
+@pytest.mark.parametrize("later", [{"manager": True}, {}])
+def test_a_unit_that_does_not_come_back_stops_the_waves_after_it(later: dict[str, bool]) -> None:
+    systemd = SmallSystemd(Sketch("bad.service", fate="fails"), Sketch("good.service"), Sketch("next.service"))
+    daemon = Daemon(systemd)
+    waves = [("bad.service", "good.service"), *([] if later else [("next.service",)])]
+    performed = asyncio.run(execute(plan_of(systemd, *waves, **later), daemon.hands()))
+    assert [outcome.unit for outcome in performed.outcomes] == ["bad.service", "good.service"]
+    assert performed.outcomes[1].result is Result.FRESH
+    assert performed.held == "bad.service (failed) did not come back"
+
+
+def test_nothing_is_held_where_nothing_comes_after_a_unit_that_failed() -> None:
+    systemd = SmallSystemd(Sketch("bad.service", fate="fails"))
+    assert asyncio.run(execute(plan_of(systemd, ("bad.service",)), Daemon(systemd).hands())).held == ""
 
 
 @pytest.mark.parametrize(
@@ -379,7 +397,8 @@ def test_no_wave_begins_while_a_transaction_is_open_and_begun_jobs_finish() -> N
     daemon = Daemon(systemd)
     daemon.closed = lambda: "a package transaction is under way" if daemon.attempts else ""
     plan = plan_of(systemd, ("a.service",), ("b.service",), manager=True)
-    outcomes, held = asyncio.run(execute(plan, daemon.hands()))
+    performed = asyncio.run(execute(plan, daemon.hands()))
+    outcomes, held = performed.outcomes, performed.held
     assert held == "a package transaction is under way"
     assert [(outcome.unit, outcome.result) for outcome in outcomes] == [("a.service", Result.FRESH)]
     assert systemd.starts == {"a.service": 1}
@@ -390,9 +409,9 @@ def test_nothing_begins_while_the_system_shuts_down_or_does_not_answer() -> None
     systemd = SmallSystemd(Sketch("a.service"))
     plan = plan_of(systemd, ("a.service",))
     systemd.deaf_until = 100.0
-    assert asyncio.run(execute(plan, Daemon(systemd).hands()))[1] == "systemd does not answer"
+    assert asyncio.run(execute(plan, Daemon(systemd).hands())).held == "systemd does not answer"
     systemd.deaf_until, systemd.shutting_down = 0.0, True
-    assert asyncio.run(execute(plan, Daemon(systemd).hands())) == ((), "the system is shutting down")
+    assert asyncio.run(execute(plan, Daemon(systemd).hands())) == Performed((), "the system is shutting down")
     assert systemd.starts == {}
 
 
@@ -522,7 +541,7 @@ def test_a_unit_that_went_down_while_nobody_looked_is_reported_and_not_called_no
     daemon = attempted(systemd, "a.service")
     systemd.try_restart("a.service")
     systemd.pass_time(5)
-    (outcome,) = asyncio.run(resume(daemon.unended, (), daemon.hands()))
+    (outcome,) = asyncio.run(resume(daemon.unended, (), daemon.hands())).outcomes
     assert outcome.result is Result.FAILED
     assert systemd.starts == {}
 
@@ -535,7 +554,7 @@ def test_a_dependant_that_went_down_while_nobody_looked_is_the_verdict() -> None
     )
     systemd.try_restart("base.service")
     systemd.pass_time(5)
-    (outcome,) = asyncio.run(resume(daemon.unended, (), daemon.hands()))
+    (outcome,) = asyncio.run(resume(daemon.unended, (), daemon.hands())).outcomes
     assert outcome.result is Result.DEPENDANT_DOWN
 
 
@@ -544,7 +563,7 @@ def test_nothing_is_restarted_on_resuming_into_an_open_transaction() -> None:
     daemon = attempted(systemd, "a.service", "b.service")
     daemon.closed = lambda: "a package transaction is under way"
     systemd.try_restart("b.service")
-    outcomes = asyncio.run(resume(daemon.unended, (), daemon.hands()))
+    outcomes = asyncio.run(resume(daemon.unended, (), daemon.hands())).outcomes
     assert {o.unit: o.result for o in outcomes} == {"a.service": Result.NOT_RUN, "b.service": Result.FRESH}
     assert systemd.starts == {"b.service": 1}
 
@@ -552,14 +571,14 @@ def test_nothing_is_restarted_on_resuming_into_an_open_transaction() -> None:
 def test_a_unit_that_was_removed_since_does_not_stop_the_others_from_being_finished() -> None:
     systemd = SmallSystemd(Sketch("a.service"))
     daemon = attempted(systemd, "a.service", "removed.service")
-    outcomes = asyncio.run(resume(daemon.unended, (), daemon.hands()))
+    outcomes = asyncio.run(resume(daemon.unended, (), daemon.hands())).outcomes
     assert {o.unit: o.result for o in outcomes} == {"a.service": Result.FRESH, "removed.service": Result.FAILED}
 
 
 def test_pid_1_is_not_reexecuted_again_because_it_cannot_be_checked() -> None:
     daemon = Daemon(SmallSystemd(), blind=True)
     daemon._note_attempt(Step(MANAGER, Rule("*"), "", 1, (), ()))
-    (outcome,) = asyncio.run(resume(daemon.unended, (), daemon.hands()))
+    (outcome,) = asyncio.run(resume(daemon.unended, (), daemon.hands())).outcomes
     assert outcome.result is Result.LEFTOVER
     assert daemon.systemd.reexecuted == 0
 
@@ -568,5 +587,5 @@ def test_resuming_outlasts_a_systemd_that_never_answers() -> None:
     systemd = SmallSystemd(Sketch("a.service"))
     daemon = attempted(systemd, "a.service")
     systemd.deaf_until = 10_000.0
-    (outcome,) = asyncio.run(resume(daemon.unended, (), daemon.hands()))
+    (outcome,) = asyncio.run(resume(daemon.unended, (), daemon.hands())).outcomes
     assert outcome.result is Result.TIMED_OUT

@@ -1,6 +1,7 @@
 """What the package, the manual and the unit say, held against the code that they speak of."""
 
 import ast
+import json
 import re
 import shutil
 import subprocess
@@ -17,7 +18,7 @@ from agent.config.settings import RULE_SETTINGS, SETTINGS, TABLES, Settings
 from agent.model.restarts import Disposition, Rule
 
 ROOT = Path(__file__).parents[2]
-DISTRIBUTIONS = {"debian": "python-debian"}
+DISTRIBUTIONS = {"debian": "python-debian", "dns": "dnspython"}
 """Where what is imported and what pip installs have different names."""
 
 
@@ -48,7 +49,7 @@ def test_the_package_the_changes_and_the_code_have_one_version() -> None:
 @pytest.mark.parametrize("module", sorted(third_party()))
 def test_what_is_imported_is_depended_upon(module: str) -> None:
     binary = read("debian/control").partition("\nPackage: ")[2]
-    assert f" python3-{module}," in binary
+    assert f" python3-{'dnspython' if module == 'dns' else module}," in binary
     project = tomllib.loads(read("pyproject.toml"))["project"]
     assert DISTRIBUTIONS.get(module, module) in project["dependencies"]
 
@@ -88,6 +89,8 @@ def test_the_manual_tells_each_disposition(disposition: Disposition) -> None:
 def _toml(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
+    if value is None or isinstance(value, tuple):
+        return "none" if value is None else json.dumps(value)
     return f"{value:g}" if isinstance(value, float) else f'"{value}"' if isinstance(value, str) else str(value)
 
 

@@ -49,7 +49,7 @@ def test_a_step_carries_what_is_needed_to_prove_it() -> None:
 
 def test_only_what_is_certain_and_to_be_restarted_is_planned() -> None:
     spared = [stale(f"{kind}.service", kind) for kind in Disposition if kind is not Disposition.RESTART]
-    likely = stale("likely.service", confidence=Confidence.LIKELY)
+    likely = stale("likely.service", Disposition.DEFER, confidence=Confidence.LIKELY)
     known = units(*(Unit(item.unit) for item in (*spared, likely)))
     assert make_plan(3, [*spared, likely], known, RULES, OWN).waves == ()
 

@@ -10,8 +10,9 @@ from agent.model.errors import AgentError
 from agent.model.events import Change
 from agent.model.facts import FileId, Indexed, PackageState, Retired, Snapshot, StaleProcess
 from agent.model.findings import CheckResult, Finding, Severity, Survey
+from agent.model.memory import Silence, SilenceKind
 from agent.model.restarts import Outcome, Result, Rule, Step
-from agent.store import Store
+from agent.store import Store, rows
 
 NOW = datetime(2026, 11, 22, 15, 0, tzinfo=UTC)
 OLD = FileId(1, 100, 7)
@@ -230,3 +231,98 @@ def test_a_subject_that_is_no_text_is_dated_all_the_same(store: Store) -> None:
     finding = Finding("libraries", "/home/eve/\udcff\x1b[31m", Severity.INFO, "", "", {})
     assert store.date([finding], NOW)[0].since == NOW
     assert store.date([finding], NOW + timedelta(hours=1))[0].since == NOW
+
+
+def finding(subject: str) -> Finding:
+    return Finding("spf", subject, Severity.ERROR, "x", "", {})
+
+
+def silence(kind: SilenceKind, until: datetime | None = None) -> Silence:
+    return Silence("spf/a", kind, "known", 1000, NOW, until)
+
+
+def test_a_snooze_ends_with_its_time(store: Store) -> None:
+    until = NOW + timedelta(days=1)
+    store.silence(silence(SilenceKind.SNOOZE, until))
+    store.date([], until - timedelta(seconds=1))
+    assert store.memory().silences == (silence(SilenceKind.SNOOZE, until),)
+    store.date([finding("a")], until)
+    assert store.memory().silences == ()
+    assert store.silences()[0].ended == until
+
+
+def test_what_was_acknowledged_is_over_with_the_finding(store: Store) -> None:
+    store.silence(silence(SilenceKind.ACK))
+    store.date([finding("a")], NOW + timedelta(days=400))
+    assert [item.id for item in store.memory().silences] == ["spf/a"]
+    store.date([finding("b")], NOW)
+    assert store.memory().silences == ()
+
+
+def test_the_last_word_on_a_finding_counts_and_all_of_them_are_kept(store: Store) -> None:
+    store.silence(silence(SilenceKind.ACK))
+    store.silence(silence(SilenceKind.SNOOZE, NOW + timedelta(days=1)))
+    assert [item.kind for item in store.memory().silences] == [SilenceKind.SNOOZE]
+    store.speak("spf/a", NOW)
+    assert store.memory().silences == () and len(store.silences()) == 2
+
+
+def test_a_unit_that_did_not_come_back_puts_the_brake_on_until_the_next_transaction(store: Store) -> None:
+    cause = upgrade(store)
+    store.end(begin(store, "good.service", cause), Outcome("good.service", Result.LEFTOVER), NOW)
+    assert store.memory().brake == ""
+    store.end(begin(store, "nginx.service", cause), Outcome("nginx.service", Result.FAILED), NOW)
+    assert store.memory().brake == "nginx.service (failed) did not come back"
+    upgrade(store, "3", FileId(1, 300, 9))
+    assert store.memory().brake == ""
+
+
+def test_the_brake_can_be_taken_off(store: Store) -> None:
+    store.end(begin(store, "nginx.service", 1), Outcome("nginx.service", Result.TIMED_OUT), NOW)
+    store.release()
+    assert store.memory().brake == ""
+
+
+def test_what_a_unit_was_away_for_is_the_median_of_its_last_restarts_that_succeeded(store: Store) -> None:
+    for seconds in (100.0, 1.0, 2.0, 3.0, 4.0, 5.0):
+        took = (("job", seconds), ("settle", 2.0))
+        store.end(begin(store, "a.service", 1), Outcome("a.service", Result.FRESH, took), NOW)
+    store.end(begin(store, "a.service", 1), Outcome("a.service", Result.TIMED_OUT, (("job", 900.0),)), NOW)
+    store.end(begin(store, "b.service", 1), Outcome("b.service", Result.FAILED), NOW)
+    assert store.downtimes() == {"a.service": 3.0}
+
+
+def test_restarts_that_were_refused_do_not_count_as_restarts(store: Store) -> None:
+    begin(store, "under.way", 1)
+    store.end(begin(store, "a.service", 1), Outcome("a.service", Result.FAILED), NOW)
+    store.end(begin(store, "b.service", 1), Outcome("b.service", Result.PRECHECK_FAILED), NOW)
+    store.end(begin(store, "c.service", 1), Outcome("c.service", Result.NOT_RUN), NOW)
+    assert store.recent(NOW - timedelta(hours=1)) == {"under.way": (NOW,), "a.service": (NOW,)}
+    assert store.recent(NOW + timedelta(seconds=1)) == {}
+
+
+def test_what_a_check_wants_kept_is_there_for_its_next_run(store: Store) -> None:
+    assert store.kept("spf") == {}
+    store.learn(CheckResult("spf", (), keep={"good": ["a", 1]}))
+    store.learn(CheckResult("spf", ()))
+    assert store.kept("spf") == {"good": ["a", 1]} and store.kept("exim") == {}
+
+
+def test_the_cves_of_a_restart_are_on_record(store: Store) -> None:
+    step = Step("a.service", Rule("*"), "inv", 1, (), (), cves=("CVE-2026-1",))
+    store.begin(1, step, NOW)
+    assert store.restarts()[0].cves == ("CVE-2026-1",)
+
+
+def test_a_history_of_the_first_version_is_brought_to_the_present_form(tmp_path: Path) -> None:
+    path = tmp_path / "old.sqlite"
+    with sqlite3.connect(path) as old:
+        old.executescript(f"{rows.FIRST} PRAGMA user_version=1;")
+        columns = "cause, unit, invocation, begun, reasons, processes, pulls"
+        values = (1, "a.service", "inv", NOW.isoformat(), "[]", "[]", "[]")
+        old.execute(f"INSERT INTO attempts({columns}) VALUES(?, ?, ?, ?, ?, ?, ?)", values)
+    store = Store.open(path, NOW)
+    assert not store.recovered
+    assert store.restarts()[0].attempt.unit == "a.service" and store.restarts()[0].cves == ()
+    store.silence(silence(SilenceKind.ACK))
+    assert store.memory().silences

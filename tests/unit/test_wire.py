@@ -142,13 +142,14 @@ def test_a_wrong_parameter_is_named(culprit: str, wrong: dict[str, Any]) -> None
 
 
 def test_the_interface_has_the_methods_that_the_command_needs() -> None:
-    names = {"Status", "Counts", "Plan", "Restart", "Why", "Wait", "Watch", "History", "Check"}
+    names = {"Status", "Counts", "Plan", "Restart", "Why", "Wait", "Watch", "History", "Check", "Silence", "Speak"}
     assert set(interface.SIGNATURES[wire.INTERFACE]) == names
     assert interface.SIGNATURES[wire.INTERFACE]["Restart"] == {
         "units": "?[]string",
         "all": "?bool",
         "now": "?bool",
         "dry_run": "?bool",
+        "resume": "?bool",
     }
 
 

@@ -8,10 +8,10 @@ from typing import Any
 from agent.model import contract
 from agent.model.events import Change, Transaction
 from agent.model.facts import FileId, PackageState, Retired, StaleProcess
+from agent.model.memory import Recorded, Silence, SilenceKind
 from agent.model.restarts import Attempt, Outcome
 
-SCHEMA = 1
-TABLES = """
+FIRST = """
 CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE packages(name TEXT, arch TEXT, version TEXT, state TEXT, stamp TEXT, PRIMARY KEY(name, arch))
     WITHOUT ROWID;
@@ -26,6 +26,14 @@ CREATE TABLE attempts(id INTEGER PRIMARY KEY AUTOINCREMENT, cause INTEGER, unit 
 CREATE INDEX attempts_unit ON attempts(unit);
 CREATE TABLE since(id TEXT PRIMARY KEY, at TEXT) WITHOUT ROWID;
 """
+SILENCES = """
+CREATE TABLE silences(number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT, kind TEXT, until TEXT, reason TEXT,
+                      uid INTEGER, at TEXT, ended TEXT);
+ALTER TABLE attempts ADD COLUMN cves TEXT NOT NULL DEFAULT '[]';
+"""
+STEPS = (FIRST, SILENCES)
+"""How a file of each earlier form becomes one of the next; it is begun as one of form 0."""
+SCHEMA = len(STEPS)
 
 Row = tuple[Any, ...]
 
@@ -48,15 +56,23 @@ def retired(row: Row) -> Retired:
 
 def attempt(row: Row) -> Attempt:
     """Return a row of `attempts`."""
-    id, cause, unit, invocation, begun, _, _, pulls, _, outcome, _ = row
+    id, cause, unit, invocation, begun, _, _, pulls, _, outcome, *_ = row
     ended = contract.decode(Outcome, json.loads(outcome)) if outcome else None
     at = datetime.fromisoformat(begun)
     return Attempt(id, cause, unit, invocation, at, ended, tuple(json.loads(pulls)))
 
 
-def reasons(row: Row) -> tuple[tuple[str, ...], tuple[StaleProcess, ...]]:
-    """Return why an attempt was begun: in words, and the processes that were stale."""
-    return tuple(json.loads(row[5])), contract.decode(tuple[StaleProcess, ...], json.loads(row[6]))
+def recorded(row: Row, cause: Transaction | None) -> Recorded:
+    """Return a row of `attempts` with all that is on record of it."""
+    processes = contract.decode(tuple[StaleProcess, ...], json.loads(row[6]))
+    return Recorded(cause, attempt(row), tuple(json.loads(row[5])), processes, tuple(json.loads(row[11])))
+
+
+def silence(row: Row) -> Silence:
+    """Return a row of `silences`."""
+    _, id, kind, until, reason, uid, at, ended = row
+    times = (datetime.fromisoformat(text) if text else None for text in (until, ended))
+    return Silence(id, SilenceKind(kind), reason, uid, datetime.fromisoformat(at), *times)
 
 
 def transaction(row: Row) -> Transaction:

@@ -1,0 +1,68 @@
+"""`agentctl restart`: asks the daemon for restarts; on a terminal, without arguments, wave by wave.
+
+It restarts nothing itself, and never asks a question where nobody sits at a terminal.
+"""
+
+import sys
+from argparse import Namespace
+from typing import Any
+
+from agent.cli import records
+from agent.cli.ask import call, emit, full_name
+from agent.model.errors import AgentError, Exit, Kind
+
+GOOD = ("fresh", "leftover")
+
+
+def restart(options: Namespace) -> int:
+    """Have units restarted and print what came of it."""
+    chosen = [bool(options.unit), options.all, options.resume]
+    if sum(chosen) > 1:
+        raise AgentError(Kind.USAGE, "name units, or say --all, or --resume", "agentctl plan shows what --all would do")
+    if not any(chosen) and not options.dry_run:
+        return _ask_by_wave(options)
+    arguments = {
+        "units": [full_name(unit) for unit in options.unit],
+        "all": options.all or (options.dry_run and not any(chosen)),
+        "now": options.now,
+        "dry_run": options.dry_run,
+        "resume": options.resume,
+    }
+    answer = call(options, "Restart", arguments)
+    if options.dry_run:
+        emit(options, {"v": 1, "plan": answer["plan"]}, records.plan(answer["plan"]))
+        return Exit.CLEAN
+    return _show(options, answer["restarts"])
+
+
+def _show(options: Namespace, outcomes: list[dict[str, Any]]) -> int:
+    emit(options, {"v": 1, "restarts": outcomes}, records.outcomes(outcomes))
+    return Exit.CLEAN if all(item["result"] in GOOD for item in outcomes) else Exit.FINDINGS
+
+
+def _ask_by_wave(options: Namespace) -> int:
+    """Show what would be restarted, and have each wave done that is agreed to; a failure ends it."""
+    if options.json or not (sys.stdin.isatty() and sys.stdout.isatty()):
+        hint = "agentctl plan shows what --all would do"
+        raise AgentError(Kind.USAGE, "name units to restart, or say --all", hint)
+    plan = call(options, "Restart", {"all": True, "now": options.now, "dry_run": True})["plan"]
+    emit(options, {}, records.plan(plan))
+    waves = [(f"wave {wave['number']}", [step["unit"] for step in wave["steps"]]) for wave in plan["waves"]]
+    waves += [("PID 1", ["init.scope"])] if plan["manager"] else []
+    waves += [("aftercare itself", ["aftercare.service"])] if plan["agent"] else []
+    outcomes: list[dict[str, Any]] = []
+    for name, units in waves:
+        if not _agrees(f"Restart {name} ({', '.join(units)})? [y/N] "):
+            continue
+        outcomes += call(options, "Restart", {"units": units, "now": options.now})["restarts"]
+        if failed := [item["unit"] for item in outcomes if item["result"] not in GOOD]:
+            print(f"{', '.join(failed)} did not come back: the rest is left as it is.", file=sys.stderr)
+            break
+    return _show(options, outcomes) if outcomes else Exit.CLEAN
+
+
+def _agrees(question: str) -> bool:
+    try:
+        return input(question).strip().lower() in ("y", "yes")
+    except EOFError:
+        return False

@@ -1,0 +1,147 @@
+"""What `status` and `check` say, as blocks made from the JSON of the contract. Pure."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from agent.cli.blocks import Block, Entry, Line, local
+from agent.cli.records import identical, restarts
+
+SEVERITIES = ("critical", "error", "warning", "info", "unknown")
+GROUPS = (
+    ("These did not come back after their restart", {"broken"}),
+    ("Restarted by themselves, as soon as nothing speaks against it", {"restart"}),
+    ("Waiting for your word", {"defer"}),
+    ("Waiting for a reboot", {"reboot"}),
+    ("Mail", {"mail"}),
+    ("numpy", {"numpy"}),
+    ("Left to whoever runs them", {"session", "container", "never", "leftover", ""}),
+)
+"""Headings of `status` and the groups of findings below each, in the order of urgency."""
+TOPICS = {"spf": "mail", "exim": "mail", "numpy": "numpy"}
+"""Checks whose findings are a group of their own; others go by their disposition."""
+
+
+def status(view: dict[str, Any]) -> list[Block]:
+    """Return what `agentctl status` says of a view."""
+    blocks: list[Block] = [Line(headline(view), worst(view["findings"]))]
+    if view.get("trouble"):
+        blocks.append(Line(view["trouble"], "error"))
+    if view.get("rejected"):
+        blocks.append(Line(f"The configuration on disk is not used: {view['rejected']}", "error"))
+    if view.get("held"):
+        goes_on = "agentctl restart --resume goes on" if view.get("braked") else "the rest goes on by itself"
+        blocks.append(Line(f"No further restart is begun: {view['held']}; {goes_on}.", "error"))
+    blocks += findings(view["findings"])
+    if view.get("restarts"):
+        blocks.append(restarts(view["restarts"]))
+    if same := view.get("detail", {}).get("libraries", {}).get("identical"):
+        blocks.append(identical(same))
+    blocks += reboot(view.get("detail", {}).get("reboot", {}))
+    blocks += [Line(_silenced(item)) for item in view.get("silenced", ())]
+    return blocks + [Line(f"not seen: {line}") for line in view.get("unseen", ())]
+
+
+def headline(view: dict[str, Any]) -> str:
+    """Return the one sentence that sums a view up."""
+    busy = {
+        "starting": "aftercare is starting.",
+        "settling": "A package transaction is under way, or has just ended.",
+        "checking": "Looking for processes that run replaced code.",
+        "restarting": "Restarting units.",
+    }
+    if view.get("phase") in busy:
+        return busy[view["phase"]]
+    groups = [_group(item) for item in view["findings"]]
+    words = {
+        "broken": "did not come back",
+        "restart": "to be restarted",
+        "defer": "waiting for your word",
+        "reboot": "waiting for a reboot",
+    }
+    parts = [f"{groups.count(group)} {text}" for group, text in words.items() if group in groups]
+    parts += [f"{groups.count(topic)} about {topic}" for topic in ("mail", "numpy") if topic in groups]
+    rest = len(groups) - sum(groups.count(group) for group in (*words, "mail", "numpy"))
+    parts += [f"{rest} left to whoever runs them"] if rest else []
+    exposed = {cve for item in view["findings"] for cve in item["evidence"].get("cves", ())}
+    if exposed:
+        parts.append(f"{_count(len(exposed), 'CVE')} fixed on disk, not in effect")
+    if parts:
+        return f"{'; '.join(parts)}."
+    if view.get("trouble"):
+        return "Whether every process runs the code that is installed is not known."
+    looked = view.get("detail") or {"libraries": {}}
+    return "Every process runs the code that is installed." if "libraries" in looked else "Nothing is wrong."
+
+
+def findings(items: list[dict[str, Any]]) -> list[Block]:
+    """Return findings as entries under headings, the most urgent first."""
+    blocks: list[Block] = []
+    for heading, groups in GROUPS:
+        found = [item for item in items if _group(item) in groups]
+        if found:
+            blocks.append(Line(f"\n{heading}:"))
+            blocks += [_entry(item) for item in sorted(found, key=_urgency)]
+    return blocks
+
+
+def _silenced(item: dict[str, Any]) -> str:
+    silence, finding = item["silence"], item["finding"]
+    until = f"until {local(silence['until'])}" if silence["until"] else "until it is gone"
+    reason = f" ({silence['reason']})" if silence["reason"] else ""
+    return f"not told {until}{reason}: {finding['id']}: {finding['summary']}"
+
+
+def _group(item: dict[str, Any]) -> str:
+    if item["check"] in TOPICS:
+        return TOPICS[item["check"]]
+    return "broken" if item["severity"] == "critical" else str(item["evidence"].get("disposition", ""))
+
+
+def _urgency(item: dict[str, Any]) -> tuple[int, str]:
+    return SEVERITIES.index(item["severity"]), item["subject"]
+
+
+def _entry(item: dict[str, Any]) -> Entry:
+    outcome = item["evidence"].get("outcome") or {}
+    journal = [f"  {line}" for line in outcome.get("journal", ())]
+    reason = item["evidence"].get("reason", "")
+    cves = _exposure(item["evidence"].get("cves", ()))
+    unlisted = ", ".join(item["evidence"].get("no_changelog", ()))
+    unknown = f"What else it fixed is not known: no changelog of {unlisted} tells" if unlisted else ""
+    text = ". ".join(_upper(part).rstrip(".") for part in (item["summary"], reason, cves, unknown) if part)
+    return Entry(item["subject"], "\n".join([f"{text}.", *journal]), item["advice"], item["severity"])
+
+
+def _exposure(cves: Iterable[str]) -> str:
+    names = list(cves)
+    if not names:
+        return ""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"Not in effect: {', '.join(names[:3])}{more}"
+
+
+def reboot(detail: dict[str, Any]) -> list[Block]:
+    """Return what the check `reboot` knows of kernel and microcode where that is no finding."""
+    if detail.get("foreign"):
+        return [Line(f"Kernel and microcode are not looked at: {detail['foreign']}.")]
+    known = [(name, detail[key]) for key, name in (("kernel", "Linux"), ("microcode", "Microcode")) if key in detail]
+    words = {"current": "nothing newer is installed", "unknown": "not known whether a reboot is due"}
+    return [
+        Line(f"{name} {item['running']}: {', '.join(filter(None, (words[item['state']], item['reason'])))}.")
+        for name, item in known
+        if item["state"] in words
+    ]
+
+
+def worst(items: list[dict[str, Any]]) -> str:
+    """Return the worst severity of findings; empty for none."""
+    found = {item["severity"] for item in items}
+    return next((severity for severity in SEVERITIES if severity in found), "")
+
+
+def _upper(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

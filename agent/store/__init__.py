@@ -1,0 +1,272 @@
+"""All that is remembered, in one SQLite file: nobody else opens it, and nobody else remembers.
+
+The snapshot of dpkg's status, the index and the retired files change together with the transaction that caused
+them, in one commit: after a crash either all of it happened or nothing. A file that is no database any more is put
+aside, never deleted, and a new one begun; `recovered` then says so.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from statistics import median
+from typing import Any, Self
+
+from agent.model import contract
+from agent.model.events import Change, Transaction
+from agent.model.facts import Indexed, Snapshot
+from agent.model.findings import CheckResult, Finding, Survey
+from agent.model.memory import Memory, Recorded, Silence, SilenceKind
+from agent.model.restarts import BROKEN, Attempt, Outcome, Result, Step, brake_after
+from agent.store import files, rows
+from agent.store.database import Database
+
+CAME_BACK = (Result.FRESH, Result.LEFTOVER)
+REFUSED = (Result.NOT_RUN, Result.PRECHECK_FAILED)
+COUNTED = 5
+"""So many of the last restarts say how long the next one will take."""
+LAST_ENDED = "SELECT * FROM attempts WHERE id IN (SELECT max(id) FROM attempts WHERE outcome IS NOT NULL GROUP BY unit)"
+
+
+class Store:
+    """The open history. Every method is one commit; times are given by the caller."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.recovered = database.recovered
+
+    @classmethod
+    def open(cls, path: Path, now: datetime) -> Self:
+        """Open or make the history at `path`; raise AgentError(UNREADABLE) where neither is possible."""
+        return cls(Database.open(path, now))
+
+    def close(self) -> None:
+        self._database.close()
+
+    # What the daemon decides upon
+
+    def memory(self) -> Memory:
+        """Return all that is remembered but the snapshot and the index."""
+        begun = self._database.get("begun")
+        return Memory(
+            begun=datetime.fromisoformat(begun) if begun else None,
+            boot=self._database.get("boot"),
+            retired=tuple(files.read_retired(self._database)),
+            transaction=next(iter(self.transactions(1)), None),
+            attempts=tuple(self._attempts(LAST_ENDED)),
+            unended=tuple(self._attempts("SELECT * FROM attempts WHERE outcome IS NULL ORDER BY id")),
+            broken=tuple(
+                attempt.outcome
+                for attempt in self._attempts(f"SELECT * FROM ({LAST_ENDED}) WHERE NOT mended")
+                if attempt.outcome and attempt.outcome.result in BROKEN
+            ),
+            brake=self._database.get("brake"),
+            silences=tuple(self._silences("SELECT * FROM silences WHERE ended IS NULL ORDER BY number")),
+        )
+
+    def snapshot(self) -> Snapshot | None:
+        """Return dpkg's status as it was last settled; None before the first survey."""
+        if not self._database.get("begun"):
+            return None
+        return files.read_snapshot(self._database)
+
+    # What the checks learnt
+
+    def settle(
+        self, survey: Survey, changes: Sequence[Change], index: Iterable[Indexed], boot: str, now: datetime
+    ) -> Transaction | None:
+        """Commit a survey: snapshot, index, retired files and the transaction that caused them, which is returned.
+
+        None where nothing changed, and for the very first survey: what was installed before us is no transaction.
+        """
+        with self._database.commit():
+            first = not self._database.get("begun")
+            transaction = None if first or not changes else self._add_transaction(survey, changes, now)
+            if survey.full:
+                files.begin_index(self._database, index)
+                self._database.set("begun", now.isoformat())
+                self._database.set("boot", boot)
+            else:
+                changed = {change.package for change in changes}
+                files.replace_index(self._database, changed, index, transaction.id if transaction else 0)
+            files.replace_snapshot(self._database, survey.snapshot)
+            if transaction:
+                self._database.set("brake", "")
+        return transaction
+
+    def learn(self, result: CheckResult) -> None:
+        """Keep what a check learnt: newly found old files; retired files that nobody maps any more are dropped."""
+        with self._database.commit():
+            if not result.unseen and result.check == "libraries":
+                files.replace_retired(self._database, result.mapped)
+            files.add_retired(self._database, result.learnt)
+            if result.keep is not None:
+                self._database.set(f"kept {result.check}", json.dumps(result.keep))
+
+    def kept(self, check: str) -> dict[str, Any]:
+        """Return what the last good run of `check` wanted kept for the next one."""
+        found: dict[str, Any] = json.loads(self._database.get(f"kept {check}") or "{}")
+        return found
+
+    def date(self, findings: Sequence[Finding], now: datetime) -> tuple[Finding, ...]:
+        """Return `findings` with `since`: the time at which each of them was first seen without a gap."""
+        with self._database.commit():
+            ids = [contract.printable(finding.id) for finding in findings]
+            known = dict(self._database.execute("SELECT id, at FROM since").fetchall())
+            since = {id: known.get(id, now.isoformat()) for id in ids}
+            if since != known:
+                self._database.execute("DELETE FROM since")
+                self._database.insert("since", since.items())
+            self._end_silences(ids, now)
+        dated = zip(findings, ids, strict=True)
+        return tuple(replace(finding, since=datetime.fromisoformat(since[id])) for finding, id in dated)
+
+    # Restarts
+
+    def begin(self, transaction: int, step: Step, now: datetime) -> Attempt:
+        """Write down that `step` is about to be done; on disk when this returns."""
+        parts = (step.reasons, step.processes, step.pulls, step.cves)
+        record = [json.dumps(contract.encode(item)) for item in parts]
+        columns = "cause, unit, invocation, begun, reasons, processes, pulls, cves"
+        with self._database.commit():
+            row = self._database.execute(
+                f"INSERT INTO attempts({columns}) VALUES(?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
+                (transaction, step.unit, step.invocation_before, now.isoformat(), *record),
+            ).fetchone()
+        return Attempt(row[0], transaction, step.unit, step.invocation_before, now, pulls=step.pulls)
+
+    def end(self, attempt: int, outcome: Outcome, now: datetime) -> tuple[str, ...]:
+        """Write down what came of an attempt, with the brake where it failed; return why it was begun."""
+        with self._database.commit():
+            row = self._database.execute(
+                "UPDATE attempts SET ended=?, outcome=? WHERE id=? RETURNING reasons",
+                (now.isoformat(), json.dumps(contract.encode(outcome)), attempt),
+            ).fetchone()
+            if brake := brake_after((outcome,)):
+                self._database.set("brake", brake)
+        return tuple(json.loads(row[0]))
+
+    def mend(self, units: Iterable[str]) -> None:
+        """Write down that units which a restart had left broken were seen to be up again."""
+        with self._database.commit():
+            for unit in units:
+                self._database.execute("UPDATE attempts SET mended=1 WHERE unit=?", (unit,))
+
+    def release(self) -> None:
+        """Take the brake off, as a new transaction does too: waves may be begun again."""
+        with self._database.commit():
+            self._database.set("brake", "")
+
+    # What people do not want to be told of
+
+    def silence(self, silence: Silence) -> None:
+        """Write down that a finding is not to be told of for a while; an earlier word on it is over."""
+        with self._database.commit():
+            self._end("id = ?", (silence.id,), silence.at)
+            until = silence.until.isoformat() if silence.until else None
+            row = (silence.id, silence.kind.value, until, silence.reason, silence.uid, silence.at.isoformat())
+            self._database.execute(
+                "INSERT INTO silences(id, kind, until, reason, uid, at) VALUES(?, ?, ?, ?, ?, ?)", row
+            )
+
+    def speak(self, id: str, now: datetime) -> None:
+        """End a silence before its time."""
+        with self._database.commit():
+            self._end("id = ?", (id,), now)
+
+    def silences(self, since: datetime | None = None, limit: int = 200) -> list[Silence]:
+        """Return silences of the past and present, newest first."""
+        query = "SELECT * FROM silences WHERE at >= ? ORDER BY number DESC LIMIT ?"
+        return list(self._silences(query, (rows.text(since), limit)))
+
+    def _end_silences(self, ids: Sequence[str], now: datetime) -> None:
+        """A snooze ends with its time; what was acknowledged is over with the finding."""
+        self._end("until <= ?", (now.isoformat(),), now)
+        for silence in tuple(self._silences("SELECT * FROM silences WHERE ended IS NULL")):
+            if silence.kind is SilenceKind.ACK and silence.id not in ids:
+                self._end("id = ?", (silence.id,), now)
+
+    def _end(self, which: str, values: tuple[str, ...], now: datetime) -> None:
+        query = f"UPDATE silences SET ended = ? WHERE ended IS NULL AND {which}"
+        self._database.execute(query, (now.isoformat(), *values))
+
+    def _silences(self, query: str, values: tuple[Any, ...] = ()) -> Iterator[Silence]:
+        return (rows.silence(row) for row in self._database.execute(query, values).fetchall())
+
+    # History
+
+    def transactions(self, limit: int = 50, since: datetime | None = None) -> Iterator[Transaction]:
+        """Yield transactions, newest first."""
+        found = self._database.execute(
+            "SELECT * FROM transactions WHERE ended >= ? ORDER BY id DESC LIMIT ?", (rows.text(since), limit)
+        )
+        return (rows.transaction(row) for row in found.fetchall())
+
+    def restarts(self, unit: str | None = None, since: datetime | None = None, limit: int = 200) -> list[Recorded]:
+        """Return restarts of the past, newest first, of one unit or of all."""
+        found = self._database.execute(
+            "SELECT * FROM attempts WHERE begun >= ? AND (? IS NULL OR unit = ?) ORDER BY id DESC LIMIT ?",
+            (rows.text(since), unit, unit, limit),
+        ).fetchall()
+        known = {cause: self._transaction(cause) for cause in {row[1] for row in found}}
+        return [rows.recorded(row, known[row[1]]) for row in found]
+
+    def downtimes(self) -> dict[str, float]:
+        """Return how many seconds the restart of each unit took, in the median of the last few that succeeded."""
+        taken: dict[str, list[float]] = {}
+        for attempt in self._attempts("SELECT * FROM attempts WHERE outcome IS NOT NULL ORDER BY id DESC"):
+            outcome, known = attempt.outcome, taken.setdefault(attempt.unit, [])
+            if outcome and outcome.result in CAME_BACK and len(known) < COUNTED:
+                known.append(dict(outcome.took).get("job", 0.0))
+        return {unit: median(known) for unit, known in taken.items() if known}
+
+    def recent(self, since: datetime) -> dict[str, tuple[datetime, ...]]:
+        """Return when each unit was restarted since then, oldest first; what was refused is no restart."""
+        begun: dict[str, tuple[datetime, ...]] = {}
+        for attempt in self._attempts("SELECT * FROM attempts WHERE begun >= ? ORDER BY id", (rows.text(since),)):
+            if not (attempt.outcome and attempt.outcome.result in REFUSED):
+                begun[attempt.unit] = (*begun.get(attempt.unit, ()), attempt.begun)
+        return begun
+
+    def forget(self, before: datetime) -> None:
+        """Drop transactions and attempts that ended before `before`."""
+        with self._database.commit():
+            last, limit = "SELECT max(id) FROM attempts GROUP BY unit", (before.isoformat(),)
+            self._database.execute(f"DELETE FROM attempts WHERE ended < ? AND id NOT IN ({last})", limit)
+            self._database.execute("DELETE FROM transactions WHERE ended < ?", limit)
+            self._database.execute("DELETE FROM silences WHERE ended < ?", limit)
+
+    # The last good configuration
+
+    def keep_settings(self, data: str) -> None:
+        with self._database.commit():
+            self._database.set("settings", data)
+
+    def kept_settings(self) -> str:
+        """Return what `keep_settings` kept last; empty where nothing was."""
+        return self._database.get("settings")
+
+    # Rows
+
+    def _add_transaction(self, survey: Survey, changes: Sequence[Change], now: datetime) -> Transaction:
+        unfinished = tuple(state for state in survey.snapshot.values() if state.name in survey.unfinished)
+        row = (
+            survey.begun.isoformat() if survey.begun else None,
+            now.isoformat(),
+            survey.command.encode(errors="backslashreplace").decode(),
+            survey.requester.encode(errors="backslashreplace").decode(),
+            json.dumps(contract.encode(changes)),
+            json.dumps(contract.encode(unfinished)),
+        )
+        columns = "begun, ended, command, requester, changes, unfinished"
+        insert = f"INSERT INTO transactions({columns}) VALUES(?, ?, ?, ?, ?, ?) RETURNING id"
+        id = self._database.execute(insert, row).fetchone()[0]
+        return Transaction(id, survey.begun, now, survey.command, survey.requester, tuple(changes), unfinished)
+
+    def _transaction(self, id: int) -> Transaction | None:
+        row = self._database.execute("SELECT * FROM transactions WHERE id=?", (id,)).fetchone()
+        return rows.transaction(row) if row else None
+
+    def _attempts(self, query: str, values: tuple[Any, ...] = ()) -> Iterator[Attempt]:
+        return (rows.attempt(row) for row in self._database.execute(query, values).fetchall())
