@@ -7,8 +7,8 @@ from agent.cli.blocks import Block, Line, Table, local
 
 def restarts(outcomes: list[dict[str, Any]]) -> Table:
     """Return what came of the restarts of the last transaction."""
-    rows = tuple((item["unit"], item["result"], _took(item["took"]), item["hint"]) for item in outcomes)
-    return Table("Restarts of the last transaction", ("unit", "result", "took", "note"), rows)
+    rows = tuple((item["unit"], item["result"], _before(item), _took(item["took"]), item["hint"]) for item in outcomes)
+    return Table("Restarts of the last transaction", ("unit", "result", "expected", "took", "note"), rows)
 
 
 def identical(units: dict[str, list[str]]) -> Table:
@@ -25,8 +25,8 @@ def plan(data: dict[str, Any]) -> list[Block]:
     blocks: list[Block] = []
     if steps:
         rows = tuple((str(number), step["unit"], _before(step), _because(step)) for number, step in steps)
-        blocks.append(Table("Would be restarted, wave by wave", ("wave", "unit", "took before", "why"), rows))
-        if known := [step["took_before"] for _, step in steps if step.get("took_before") is not None]:
+        blocks.append(Table("Would be restarted, wave by wave", ("wave", "unit", "away for", "why"), rows))
+        if known := [step["expected"] for _, step in steps if step.get("expected") is not None]:
             blocks.append(Line(f"Each of the {len(known)} that were restarted before was away for {_longest(known)}."))
     if data["manager"]:
         blocks.append(Line("Then PID 1 re-executes itself (systemctl daemon-reexec): no service stops for it."))
@@ -36,7 +36,7 @@ def plan(data: dict[str, Any]) -> list[Block]:
 
 
 def _before(step: dict[str, Any]) -> str:
-    before = step.get("took_before")
+    before = step.get("expected")
     return "" if before is None else f"{before:.1f} s"
 
 

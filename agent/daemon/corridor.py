@@ -190,9 +190,9 @@ class Corridor:
         before = self.board.take_checked(checked, now)
         telling.changes(self.doors.tell, before, self.view, checked)
 
-    def make_plan(self, named: frozenset[str] = frozenset()) -> Plan:
+    def make_plan(self) -> Plan:
         """Return what would be restarted now, of what was found last."""
-        return plan_for(self.view, self.units, self.settings.rules, named)
+        return plan_for(self.view, self.units, self.settings.rules, downtimes=self.store.downtimes())
 
     # What is done about it
 
@@ -269,9 +269,10 @@ class Corridor:
 
     def _serve(self, errand: Errand) -> None:
         try:
-            order = order_of(self.view, self.units, self.settings.rules, errand.asked.arguments)
+            known = (self.view, self.units, self.settings.rules)
+            order = order_of(*known, errand.asked.arguments, self.store.downtimes())
             if order.dry_run or not (order.goes or has_steps(order.plan)):
-                errand.answer({"plan": plan_json(order.plan, self.store.downtimes()), "restarts": []})
+                errand.answer({"plan": plan_json(order.plan), "restarts": []})
                 return
             if held := self.busy_with_packages():
                 raise AgentError(Kind.USAGE, f"Nothing is restarted now: {held}", "agentctl wait; then ask again")

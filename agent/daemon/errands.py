@@ -89,14 +89,20 @@ class Order:
     everything: bool
 
 
-def order_of(view: View, units: Mapping[str, Unit], rules: Sequence[Rule], arguments: Mapping[str, Any]) -> Order:
+def order_of(
+    view: View,
+    units: Mapping[str, Unit],
+    rules: Sequence[Rule],
+    arguments: Mapping[str, Any],
+    downtimes: Mapping[str, float],
+) -> Order:
     """Return what is to be restarted for somebody; raise AgentError(USAGE) naming a unit that cannot be.
 
     arguments: `units` by name, or `all` that policy would restart, or `resume` what a brake had stopped; `now`: also
     what waits for its window.
     """
     names, everything = frozenset(arguments["units"]), arguments["all"] or arguments["resume"]
-    plan = plan_for(view, units, rules, names, now=arguments["now"])
+    plan = plan_for(view, units, rules, names, now=arguments["now"], downtimes=downtimes)
     goes = plan.agent and (everything or OWN_UNIT in names)
     if not everything:
         plan = only(plan, names)

@@ -23,10 +23,11 @@ def plan_for(
     named: frozenset[str] = frozenset(),
     *,
     now: bool = False,
+    downtimes: Mapping[str, float] = {},
 ) -> Plan:
-    """Return what would be restarted of the findings in `view`; named, now: see `make_plan`."""
+    """Return what would be restarted of the findings in `view`; named, now, downtimes: see `make_plan`."""
     stale = [finding.evidence for finding in view.findings if isinstance(finding.evidence, StaleUnit)]
-    return make_plan(_cause(view), stale, units, rules, OWN_UNIT, named=named, now=now)
+    return make_plan(_cause(view), stale, units, rules, OWN_UNIT, named=named, now=now, downtimes=downtimes)
 
 
 def not_twice(plan: Plan, memory: Memory) -> Plan:

@@ -51,7 +51,7 @@ class Requests:
         return {"counts": view.counts(seen), "phase": seen.phase.value}
 
     async def _plan(self, _peer: Peer, _parameters: dict[str, Any], _send: Send) -> dict[str, Any]:
-        return {"plan": view.plan_json(self._corridor.make_plan(), self._corridor.store.downtimes())}
+        return {"plan": view.plan_json(self._corridor.make_plan())}
 
     async def _restart(self, peer: Peer, parameters: dict[str, Any], _send: Send) -> dict[str, Any]:
         arguments = {

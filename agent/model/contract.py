@@ -202,4 +202,5 @@ def outcome(value: Outcome) -> dict[str, Any]:
         "leftovers": [printable(name) for name in value.leftovers],
         "journal": [printable(line) for line in value.journal],
         "hint": printable(value.hint),
+        "expected": value.expected,
     }

@@ -76,7 +76,8 @@ def rule_for(name: str, rules: Sequence[Rule]) -> Rule:
 class Step:
     """One unit in a wave. `pulls`: dependants that go down with it and must be up again after it.
 
-    processes: those that are stale, for the record. cves: those whose fixes it brings into effect.
+    processes: those that are stale, for the record. cves: those whose fixes it brings into effect. expected: seconds
+    that it will be away, by what its last restarts took.
     """
 
     unit: str
@@ -87,6 +88,7 @@ class Step:
     reasons: tuple[str, ...]
     processes: tuple[StaleProcess, ...] = ()
     cves: tuple[str, ...] = ()
+    expected: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +135,10 @@ class Performed:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of one attempt. `took`: seconds by stage; `journal`: the unit's last lines where it failed."""
+    """What came of one attempt. `took`: seconds by stage; `journal`: the unit's last lines where it failed.
+
+    expected: what was said before of the seconds that it would be away.
+    """
 
     unit: str
     result: Result
@@ -141,6 +146,7 @@ class Outcome:
     leftovers: tuple[str, ...] = ()
     journal: tuple[str, ...] = ()
     hint: str = ""
+    expected: float | None = None
 
 
 def brake_after(outcomes: Sequence[Outcome]) -> str:

@@ -1,6 +1,5 @@
 """What is shown: one frozen value that the daemon publishes after each step, and everybody else reads."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -134,8 +133,8 @@ def silence_json(silence: Silence) -> dict[str, Any]:
     }
 
 
-def plan_json(plan: Plan, downtimes: Mapping[str, float] = {}) -> dict[str, Any]:
-    """Return a plan as `agentctl plan` shows it. downtimes: seconds that restarts of units took before."""
+def plan_json(plan: Plan) -> dict[str, Any]:
+    """Return a plan as `agentctl plan` shows it."""
     return {
         "transaction": plan.transaction,
         "waves": [
@@ -146,7 +145,7 @@ def plan_json(plan: Plan, downtimes: Mapping[str, float] = {}) -> dict[str, Any]
                         "unit": contract.printable(step.unit),
                         "pulls": [contract.printable(name) for name in step.pulls],
                         "reasons": [contract.printable(reason) for reason in step.reasons],
-                        "took_before": downtimes.get(step.unit),
+                        "expected": step.expected,
                     }
                     for step in wave.steps
                 ],

@@ -6,9 +6,10 @@ overlap therefore share a wave.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations, groupby
 
-from agent.model.facts import StaleFile, StaleProcess, Unit
+from agent.model.facts import StaleFile, Unit
 from agent.model.findings import StaleUnit
 from agent.model.restarts import Disposition, Plan, Rule, Step, Wave, rule_for
 from agent.restart.verify import MANAGER, is_up
@@ -26,17 +27,18 @@ def make_plan(
     *,
     named: frozenset[str] = frozenset(),
     now: bool = False,
+    downtimes: Mapping[str, float] = {},
 ) -> Plan:
     """Return what will be restarted for `transaction`.
 
     units: all that systemd has. named: units that an administrator asked for, which includes those that are
     only likely stale or deferred, and nothing that policy or nature forbids. now: also what waits for a time alone.
-    own_unit: the daemon's, which
+    downtimes: seconds that units were away for before. own_unit: the daemon's, which
     goes last and by itself. Units that systemd no longer has are left out.
     """
     chosen = {item.unit: item for item in stale if _is_chosen(item, named, now)}
     steps = [
-        make_step(units[name], units, rules, reasons(item), item.processes, item.cves)
+        replace(make_step(units[name], units, rules, reasons(item), item), expected=downtimes.get(name))
         for name, item in sorted(chosen.items())
         if name in units and name not in (MANAGER, own_unit)
     ]
@@ -48,12 +50,12 @@ def make_step(
     units: Mapping[str, Unit],
     rules: Sequence[Rule],
     reasons: tuple[str, ...] = (),
-    processes: tuple[StaleProcess, ...] = (),
-    cves: tuple[str, ...] = (),
+    stale: StaleUnit | None = None,
 ) -> Step:
-    """Return the restart of `unit` as it is now; reasons, stale processes and CVE ids are for the record."""
+    """Return the restart of `unit` as it is now; the reasons, and what is stale, are for the record."""
     rule, pulls = rule_for(unit.name, rules), _dependants(unit, units)
-    return Step(unit.name, rule, unit.invocation, unit.main_pid, pulls, reasons, processes[:MOST_RECORDED], cves)
+    processes, cves = (stale.processes[:MOST_RECORDED], stale.cves) if stale else ((), ())
+    return Step(unit.name, rule, unit.invocation, unit.main_pid, pulls, reasons, processes, cves)
 
 
 def _is_chosen(item: StaleUnit, named: frozenset[str], now: bool) -> bool:

@@ -66,7 +66,7 @@ def judge(step: Step, seen: Seen) -> Outcome:
         Result.LEFTOVER: tuple(sorted(f"{process.comm} ({process.pid})" for process in seen.stale or ())),
         Result.DEPENDANT_DOWN: down,
     }
-    return Outcome(step.unit, result, seen.took, left.get(result, ()), hint=hint)
+    return Outcome(step.unit, result, seen.took, left.get(result, ()), hint=hint, expected=step.expected)
 
 
 def _judge_unit(step: Step, seen: Seen) -> tuple[Result, str] | None:

@@ -240,9 +240,9 @@ PLAN = {
     "waves": [
         {
             "number": 50,
-            "steps": [{"unit": "nginx.service", "pulls": [], "reasons": ["libssl3 1 → 2"], "took_before": 1.5}],
+            "steps": [{"unit": "nginx.service", "pulls": [], "reasons": ["libssl3 1 → 2"], "expected": 1.5}],
         },
-        {"number": 90, "steps": [{"unit": "ssh.service", "pulls": [], "reasons": [], "took_before": None}]},
+        {"number": 90, "steps": [{"unit": "ssh.service", "pulls": [], "reasons": [], "expected": None}]},
     ],
     "manager": True,
     "agent": False,
