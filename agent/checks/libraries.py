@@ -20,12 +20,13 @@ from agent.model.contract import printable
 from agent.model.errors import AgentError
 from agent.model.facts import Host, StaleProcess, Unit
 from agent.model.findings import CheckResult, Confidence, Finding, Request, Severity, StaleUnit
-from agent.model.restarts import Disposition
+from agent.model.restarts import Disposition, Result
 from agent.stale.blame import unit_of
 from agent.stale.disposition import dispose
 from agent.stale.judge import Verdict
 
 LOOK_AGAIN = timedelta(minutes=5)
+REFUSED = Result.PRECHECK_FAILED
 SETTLED = (*wording.UP, "inactive", "failed")
 
 
@@ -127,14 +128,18 @@ def _stale_finding(host: Host, request: Request, group: Group, held: tuple[str, 
     certain = any(verdict.confidence is Confidence.CERTAIN for verdict in judged)
     confidence = Confidence.CERTAIN if certain else Confidence.LIKELY
     last = max(verdict.transaction for verdict in judged)
-    attempted = any(item.unit == group.subject and item.transaction >= last for item in request.attempts)
+    attempts = (item for item in request.attempts if item.unit == group.subject and item.transaction >= last)
+    attempt = next(attempts, None)
+    refused = attempt.outcome if attempt and attempt.outcome and attempt.outcome.result is REFUSED else None
     likely = str(request.options.get("likely", "report"))
-    disposition, reason = dispose(group.unit, group.stale, request.rules, confidence, attempted, held, likely)
+    disposition, reason = dispose(group.unit, group.stale, request.rules, confidence, attempt is not None, held, likely)
     opens_at = None
+    if disposition is Disposition.LEFTOVER and refused:
+        disposition, reason = Disposition.DEFER, refused.hint
     if disposition is Disposition.RESTART and group.unit and (wait := waits(request, group.unit)):
         disposition, (opens_at, reason) = Disposition.DEFER, wait
     fixes, unlisted = _read_fixes(host, group.stale)
-    stale = StaleUnit(group.subject, disposition, confidence, group.stale, fixes, reason, None, opens_at, unlisted)
+    stale = StaleUnit(group.subject, disposition, confidence, group.stale, fixes, reason, refused, opens_at, unlisted)
     finding = wording.stale_finding(stale, held)
     told = group.stale[: request.options.get("most_told")]
     return replace(finding, evidence=replace(stale, processes=told, total=len(group.stale)))

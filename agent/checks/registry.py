@@ -30,7 +30,11 @@ class Check:
 
 CHECKS = {
     check.name: check
-    for check in (Check("libraries", frozenset({Topic.PACKAGES})), Check("reboot", frozenset({Topic.PACKAGES})))
+    for check in (
+        Check("libraries", frozenset({Topic.PACKAGES})),
+        Check("reboot", frozenset({Topic.PACKAGES})),
+        Check("exim", frozenset({Topic.PACKAGES, Topic.MAIL, Topic.NETWORK})),
+    )
 }
 
 

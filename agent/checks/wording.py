@@ -27,7 +27,7 @@ def stale_finding(evidence: StaleUnit, held: Sequence[str]) -> Finding:
     return Finding(
         check=CHECK,
         subject=evidence.unit,
-        severity=_severity(certain, bool(evidence.cves)),
+        severity=Severity.CRITICAL if evidence.outcome else _severity(certain, bool(evidence.cves)),
         summary=_summary(evidence.processes, evidence.confidence),
         advice=CONFIGURE if held else _advice(evidence),
         evidence=evidence,
@@ -49,10 +49,16 @@ def broken_finding(outcome: Outcome, stale: StaleUnit | None) -> Finding:
         check=CHECK,
         subject=outcome.unit,
         severity=Severity.CRITICAL,
-        summary=_cut(f"not running since its restart ({outcome.result.value})"),
+        summary=_cut(_trouble(outcome)),
         advice=f"systemctl status {name}; journalctl -u {name}",
         evidence=replace(known, outcome=outcome),
     )
+
+
+def _trouble(outcome: Outcome) -> str:
+    if outcome.result is Result.PROBE_FAILED:
+        return f"does not do its work since its restart: {outcome.hint}"
+    return f"not running since its restart ({outcome.result.value})"
 
 
 def interrupted_finding(packages: Sequence[str]) -> Finding:
@@ -75,7 +81,12 @@ def interrupted_finding(packages: Sequence[str]) -> Finding:
 
 
 def is_down(outcome: Outcome, units: Mapping[str, Unit]) -> bool:
-    """Return whether what a restart broke is still not running: the unit, or one that went down with it."""
+    """Return whether what a restart broke is still so: the unit is down, or one that went down with it.
+
+    A unit that runs and does not answer is well again when the daemon, which asks, says so.
+    """
+    if outcome.result is Result.PROBE_FAILED:
+        return True
     with_it = outcome.leftovers if outcome.result is Result.DEPENDANT_DOWN else ()
     return any(name not in units or units[name].active not in UP for name in (outcome.unit, *with_it))
 

@@ -13,7 +13,7 @@ from agent import spawn
 from agent.cli.ask import emit
 from agent.cli.blocks import Line, Table
 from agent.config.load import load
-from agent.host import transactions
+from agent.host import calendar, transactions
 from agent.model.errors import AgentError, Exit
 from agent.model.facts import Host
 from agent.varlink import wire
@@ -106,7 +106,7 @@ def _hook(_options: Namespace) -> Iterator[Verdict]:
 
 
 def _configuration(_options: Namespace) -> Iterator[Verdict]:
-    settings = load()
+    settings = load(check_window=calendar.check_expression)
     yield Verdict(State.GOOD, f"the configuration is valid; mode is {settings.mode}, {len(settings.rules)} rules")
     if settings.mode == "observe":
         yield Verdict(State.NOTE, "mode is observe: nothing is restarted by itself", 'mode = "auto" in aftercare.toml')

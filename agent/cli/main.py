@@ -104,6 +104,17 @@ COMMANDS = (
         ),
     ),
     Command(
+        "exim",
+        "exim",
+        "whether exim still knows its own names, and does what its files say",
+        (
+            _argument(
+                "--fix", metavar="ID", help="mend this finding: show the change, ask, apply, check, undo if refused"
+            ),
+            _argument("--yes", action="store_true", help="do not ask"),
+        ),
+    ),
+    Command(
         "snooze",
         "silence",
         "do not tell of a finding for a while",
@@ -120,6 +131,11 @@ COMMANDS = (
         "silence",
         "do not tell of a finding until it is gone",
         (_argument("finding", metavar="FINDING", help="its id, as status shows it"), *SILENCE),
+    ),
+    Command(
+        "policy import-needrestart",
+        "policy",
+        "print what was set in needrestart as rules for aftercare; changes nothing",
     ),
     Command("doctor", "doctor", "is the installation itself sound?"),
 )

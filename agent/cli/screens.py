@@ -9,6 +9,7 @@ from agent.cli.records import identical, restarts
 SEVERITIES = ("critical", "error", "warning", "info", "unknown")
 GROUPS = (
     ("These did not come back after their restart", {"broken"}),
+    ("Not restarted, for they would not come back", {"refused"}),
     ("Restarted by themselves, as soon as nothing speaks against it", {"restart"}),
     ("Waiting for your word", {"defer"}),
     ("Waiting for a reboot", {"reboot"}),
@@ -54,6 +55,7 @@ def headline(view: dict[str, Any]) -> str:
     groups = [_group(item) for item in view["findings"]]
     words = {
         "broken": "did not come back",
+        "refused": "not restarted, for it would not come back",
         "restart": "to be restarted",
         "defer": "waiting for your word",
         "reboot": "waiting for a reboot",
@@ -94,6 +96,9 @@ def _silenced(item: dict[str, Any]) -> str:
 def _group(item: dict[str, Any]) -> str:
     if item["check"] in TOPICS:
         return TOPICS[item["check"]]
+    result = (item["evidence"].get("outcome") or {}).get("result")
+    if result == "precheck-failed":
+        return "refused"
     return "broken" if item["severity"] == "critical" else str(item["evidence"].get("disposition", ""))
 
 

@@ -7,6 +7,7 @@ directories; a name in a higher directory replaces the same name in a lower one,
 import os
 import stat
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 from agent.config.settings import Settings, apply
@@ -17,12 +18,25 @@ VENDOR = Path(__file__).parent.parent / "data" / "aftercare.toml"
 LARGEST = 1 << 20
 
 
-def load(root: str = "/") -> Settings:
-    """Return the settings below `root`; raise AgentError(CONFIG) naming the first file that is not good."""
+def load(root: str = "/", check_window: Callable[[str], None] = lambda _: None) -> Settings:
+    """Return the settings below `root`; raise AgentError(CONFIG) naming the first file that is not good.
+
+    check_window: raises AgentError where a text is no calendar expression, which systemd alone knows.
+    """
     settings = vendor()
     for path in layers(root):
+        known = len(settings.rules)
         settings = apply(settings, _parse(_read(path), str(path)), str(path))
+        for window in {rule.window for rule in settings.rules[known:] if rule.window}:
+            _check(window, check_window, path)
     return settings
+
+
+def _check(window: str, check_window: Callable[[str], None], path: Path) -> None:
+    try:
+        check_window(window)
+    except AgentError as problem:
+        raise AgentError(Kind.CONFIG, f"{path}: window: {problem.message}", problem.hint) from problem
 
 
 def vendor() -> Settings:

@@ -215,7 +215,7 @@ def _rules(table: Mapping[str, Any], origin: str) -> tuple[Rule, ...]:
     patterns = values.pop("match")
     if "disposition" in values:
         values["disposition"] = Disposition(values["disposition"])
-    return tuple(Rule(pattern=pattern, **values) for pattern in patterns)
+    return tuple(Rule(pattern=pattern, **values, given=tuple(values)) for pattern in patterns)
 
 
 def _parse(

@@ -6,13 +6,16 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from agent.config.load import load
 from agent.config.settings import Settings
 from agent.daemon import flag, look, telling
+from agent.daemon.notify import Notifier, stale_sessions
+from agent.daemon.sessions import read_sessions
 from agent.daemon.watchers import Watchers
-from agent.host import transactions, units
+from agent.host import calendar, transactions, units
 from agent.model import contract
 from agent.model.errors import AgentError
 from agent.model.events import Checked, Looked, RestartsDone
@@ -23,6 +26,7 @@ from agent.model.view import View
 from agent.report import publish
 from agent.report.journal import Journal
 from agent.restart.execute import Hands, execute, resume
+from agent.restart.precheck import Places, precheck
 from agent.sources.files import FileWatch
 from agent.store import Store
 
@@ -39,7 +43,8 @@ class Doors:
         self._journal = journal
         self._watchers = watchers
         self._readers = readers
-        self._notifier = publish.Notifier()
+        self.notifier = Notifier(lambda script, words: self.tell("notify-failed", script=script, error=words))
+        self._systemd = publish.Notifier()
         self._status = ""
         self._unpublished = ""
         self.beat = publish.watchdog_interval(os.environ, os.getpid()) or 0.0
@@ -55,7 +60,7 @@ class Doors:
     def publish(self, view: View) -> None:
         """Show a view to those who do not ask."""
         self._status = publish.sentence(view, datetime.now().astimezone())
-        self._notifier.status(self._status)
+        self._systemd.status(self._status)
         problem = publish.publish(view, RUNTIME, self._readers)
         if problem and problem != self._unpublished:
             self.tell("unpublished", error=problem)
@@ -63,26 +68,26 @@ class Doors:
 
     def ready(self) -> None:
         """Tell systemd that we are ready, or done with reloading."""
-        self._notifier.ready(self._status)
+        self._systemd.ready(self._status)
 
     def reloading(self) -> None:
         """Tell systemd that the configuration is read again."""
-        self._notifier.reloading(time.monotonic())
+        self._systemd.reloading(time.monotonic())
 
     def stopping(self) -> None:
         """Tell systemd, and the journal, that we end."""
-        self._notifier.stopping("Stopping")
+        self._systemd.stopping("Stopping")
         self.tell("stopping", reason="told to")
 
     def alive(self) -> None:
         """Tell systemd that the loop goes round."""
-        self._notifier.alive()
+        self._systemd.alive()
 
     # Reading
 
     def load_settings(self) -> Settings:
         """Return the configuration and keep it as the last good one; raises AgentError(CONFIG)."""
-        settings = load()
+        settings = load(check_window=calendar.check_expression)
         self.store.keep_settings(json.dumps(contract.encode(settings)))
         return settings
 
@@ -104,7 +109,16 @@ class Doors:
         looked = await look.look(self.host, self.store, settings, self.locked, force=force)
         if settings.reboot.write_flag and flag.is_wanted(looked):
             await self._raise_flag()
+        if looked.transaction:
+            await self._tell_sessions(looked)
         return looked
+
+    async def _tell_sessions(self, looked: Looked) -> None:
+        """People whose sessions run replaced code are told once for each transaction."""
+        found = [finding for result in looked.results for finding in result.findings]
+        sessions = await asyncio.to_thread(lambda: list(read_sessions(self.host, found, looked.units)))
+        if sessions:
+            self.notifier.tell(stale_sessions(sessions))
 
     async def check(self, settings: Settings, name: str) -> Checked:
         """Run one of the checks that run apart."""
@@ -141,6 +155,7 @@ class Doors:
             note_outcome=self._note_outcome,
             may_go_on=may_go_on,
             tell=self.tell,
+            precheck=partial(precheck, places=Places(tell=self.tell)),
         )
 
     def _note_outcome(self, attempt: Attempt, outcome: Outcome) -> None:

@@ -15,6 +15,8 @@ from agent.model.errors import AgentError, Kind
 from agent.model.events import Checked, Looked, Transaction
 from agent.model.facts import Host
 from agent.model.findings import CheckResult, Request, Severity
+from agent.model.restarts import Result, rule_for
+from agent.restart.probe import probe
 from agent.stale.pace import LONGEST
 from agent.store import Store
 
@@ -40,6 +42,7 @@ async def look(host: Host, store: Store, settings: Settings, locked: Callable[[]
         if locked():
             return Looked(abandoned=True)
         transaction = _settle(host, store, surveyed, now)
+        await _probe_again(store, settings)
         if known and transaction is None and not force:
             return Looked()
         request = _request(store, settings, surveyed.survey.unfinished, known)
@@ -50,6 +53,16 @@ async def look(host: Host, store: Store, settings: Settings, locked: Callable[[]
         return Looked(transaction=transaction, problem=problem)
     except Outdated as version:
         return Looked(transaction=transaction, outdated=str(version))
+
+
+async def _probe_again(store: Store, settings: Settings) -> None:
+    """A unit that did not answer after its restart is well again once it does, or nobody asks it any more."""
+    failing = [outcome.unit for outcome in store.memory().broken if outcome.result is Result.PROBE_FAILED]
+    probes = {unit: rule_for(unit, settings.rules).probe for unit in failing}
+    wrong = await asyncio.gather(*(probe(wanted, limit=1.0) for wanted in probes.values() if wanted))
+    asked = (unit for unit, wanted in probes.items() if wanted)
+    ailing = {unit for unit, words in zip(asked, wrong, strict=True) if words}
+    store.mend(unit for unit in failing if unit not in ailing)
 
 
 def _settle(host: Host, store: Store, surveyed: Surveyed, now: datetime) -> Transaction | None:

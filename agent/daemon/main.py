@@ -105,12 +105,14 @@ async def _open(corridor: Corridor, doors: Doors, watchers: Watchers) -> AsyncIt
         loop.add_signal_handler(number, corridor.put, event)
     doors.watch = FileWatch(corridor.put, corridor.complain)
     doors.watch.start(loop)
+    telling = asyncio.create_task(doors.notifier.run())
     service = Service(Requests(corridor, watchers).methods(), __version__, _readers())
     try:
         async with service.serving():
             doors.ready()
             yield
     finally:
+        telling.cancel()
         doors.watch.close()
 
 

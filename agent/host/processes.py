@@ -6,6 +6,7 @@ that a process claims to run, which may lie on a mount that hangs.
 
 import os
 from datetime import UTC, datetime
+from functools import cache
 
 import psutil
 
@@ -71,9 +72,32 @@ def read_process(host: Host, pid: int) -> Process | None:
             exe=_read_link(f"{directory}/exe").removesuffix(DELETED),
             comm=os.fsdecode(_read(f"{directory}/comm")).removesuffix("\n"),
             cgroup=parse_cgroup(os.fsdecode(_read(f"{directory}/cgroup"))),
+            tty=tty_name(int(_read_stat(host, pid)[4])),
+            user=read_users(host).get(process.uids().real, ""),
         )
     except (psutil.Error, OSError):
         return None
+
+
+def tty_name(number: int) -> str:
+    """Return what a terminal is called below /dev, from `tty_nr` of proc(5); empty for none that people sit at."""
+    major, minor = number >> 8 & 0xFFF, number & 0xFF | number >> 12 & 0xFFF00
+    if 136 <= major <= 143:
+        return f"pts/{minor + (major - 136 << 8)}"
+    if major == 4:
+        return f"tty{minor}" if minor < 64 else f"ttyS{minor - 64}"
+    return ""
+
+
+@cache
+def read_users(host: Host) -> dict[int, str]:
+    """Return the names of local users by id; those that a directory service knows are not asked for."""
+    try:
+        rows = os.fsdecode(_read(host.under("/etc/passwd"))).split("\n")
+    except OSError:
+        return {}
+    fields = (row.split(":") for row in rows)
+    return {int(field[2]): field[0] for field in fields if len(field) > 2 and field[2].isdecimal()}
 
 
 def read_crowd(host: Host, pid: int) -> str:

@@ -181,6 +181,8 @@ def _process(process: StaleProcess) -> dict[str, Any]:
         "exe": printable(process.exe),
         "comm": printable(process.comm),
         "uid": process.uid,
+        "user": printable(process.user),
+        "tty": process.tty,
         "files": [
             {
                 "path": printable(file.path),

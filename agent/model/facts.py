@@ -71,7 +71,7 @@ Snapshot = dict[str, PackageState]
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process, and the cgroup that the kernel names for it."""
+    """A process, and the cgroup that the kernel names for it. tty: such as `pts/0`; user: as /etc/passwd names it."""
 
     pid: int
     start: datetime
@@ -79,6 +79,8 @@ class Process:
     exe: str
     comm: str
     cgroup: str
+    tty: str = ""
+    user: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +134,7 @@ class StaleFile:
 
 @dataclass(frozen=True, slots=True)
 class StaleProcess:
-    """A process that executes code from `files`."""
+    """A process that executes code from `files`; tty, user: see `Process`."""
 
     pid: int
     start: datetime
@@ -140,3 +142,5 @@ class StaleProcess:
     comm: str
     uid: int
     files: tuple[StaleFile, ...]
+    tty: str = ""
+    user: str = ""

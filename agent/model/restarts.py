@@ -1,7 +1,7 @@
 """The nouns of restarting: what may be done about a unit, what was done, and what came of it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from enum import StrEnum
 from fnmatch import fnmatchcase
@@ -46,11 +46,12 @@ BROKEN = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Policy for units whose name matches the glob `pattern`; the last matching rule wins. Seconds.
+    """Policy for units whose name matches the glob `pattern`. Seconds.
 
     window: a calendar expression of systemd's at which its maintenance window opens, for `window_length`; empty: it is
     always open. precheck: commands that test its configuration; broken: what it says then, see `restart.configtest`.
-    probe: see `model.probes`. likely: `restart` or `report`, over the setting of that name.
+    probe: see `model.probes`. likely: `restart` or `report`, over the setting of that name. given: the fields that it
+    speaks of; None: of all.
     """
 
     pattern: str
@@ -65,11 +66,24 @@ class Rule:
     broken: tuple[str, ...] = ()
     probe: Probe | None = None
     likely: str = ""
+    given: tuple[str, ...] | None = None
 
 
 def rule_for(name: str, rules: Sequence[Rule]) -> Rule:
-    """Return the last rule whose glob matches the unit `name`; where none does, the default: restart."""
-    return next((rule for rule in reversed(rules) if fnmatchcase(name, rule.pattern)), Rule("*"))
+    """Return what holds for the unit `name`: of the rules whose glob matches, the last that speaks of a field decides.
+
+    Where none does, it is the default: restart. The reason of another disposition is no reason for this one.
+    """
+    whole = Rule("*")
+    for rule in rules:
+        if fnmatchcase(name, rule.pattern):
+            given = (
+                fields(rule)[1:-1] if rule.given is None else [item for item in fields(rule) if item.name in rule.given]
+            )
+            values = {item.name: getattr(rule, item.name) for item in given}
+            reason = {"why": ""} if "disposition" in values else {}
+            whole = replace(whole, pattern=rule.pattern, **(reason | values))
+    return whole
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,6 +89,12 @@ MESSAGES = {
     "silenced": Message(
         "3b79e84b4d40434dbb5a087e66beb6e2", INFO, "user {uid} does not want to be told of {finding}: {reason}"
     ),
+    "configuration-unknown": Message(
+        "54370b30728045e29a6da226b48f2b78",
+        NOTICE,
+        "{unit} is restarted though its configuration could not be tested: {words}",
+    ),
+    "notify-failed": Message("49a2caf95d3b4482917fa0abec575674", WARNING, "people were not told by {script}: {error}"),
     "check-failed": Message("dfc0092b0c264b7693fe3e25fd8befef", ERROR, "something could not be looked at: {error}"),
     "looked-again": Message(
         "b7aff8fe236e414a8289660ed9d692c6", NOTICE, "wake-ups were lost ({reason}), so everything is looked at again"

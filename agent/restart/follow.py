@@ -3,6 +3,7 @@
 It looks and waits; it starts nothing. A unit that is slow delays nobody else's verdict.
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -87,18 +88,25 @@ def _update(watch: Watch, units: Mapping[str, Unit] | None, now: float) -> None:
 
 
 async def _prove(watches: Sequence[Watch], hands: Hands) -> list[Outcome]:
+    wrong = await asyncio.gather(*(_ask(watch, hands) for watch in watches))
     begun = hands.clock()
     anything_up = any(watch.last and is_up(watch.last) for watch in watches)
     stale = await still_stale(hands) if anything_up else {}
     recheck = hands.clock() - begun
     outcomes = []
-    for watch in watches:
+    for watch, ailment in zip(watches, wrong, strict=True):
         left = None if stale is None else stale.get(watch.step.unit, ())
         ended = begun if watch.ended is None else watch.ended
         took = (("job", ended - watch.begun), ("settle", begun - ended), ("recheck", recheck))
-        outcome = judge(watch.step, Seen(watch.first, watch.last, watch.dependants, left, took))
+        outcome = judge(watch.step, Seen(watch.first, watch.last, watch.dependants, left, took, ailment))
         outcomes.append(close(watch, await _with_journal(outcome, watch, hands), hands))
     return outcomes
+
+
+async def _ask(watch: Watch, hands: Hands) -> str:
+    """Return what its probe finds wrong with a unit that is up; empty: nothing, or it has none."""
+    wanted = watch.step.rule.probe
+    return await hands.probe(wanted) if wanted and watch.last and is_up(watch.last) else ""
 
 
 async def _with_journal(outcome: Outcome, watch: Watch, hands: Hands) -> Outcome:

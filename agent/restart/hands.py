@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 from agent.model.errors import AgentError
 from agent.model.facts import StaleProcess, Unit
+from agent.model.probes import Probe
 from agent.model.restarts import Attempt, Outcome, Step
 from agent.restart.precheck import precheck as look_before
+from agent.restart.probe import probe as ask
 from agent.spawn import Done
 from agent.spawn.beside import run_async
 
@@ -35,6 +37,7 @@ class Hands:
     may_go_on: Callable[[], str]
     tell: Callable[..., object]
     precheck: Callable[[Step, Mapping[str, Unit]], Awaitable[Outcome | None]] = look_before
+    probe: Callable[[Probe], Awaitable[str]] = ask
     run: Callable[[Sequence[str]], Awaitable[Done]] = run_async
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep

@@ -1,7 +1,7 @@
 """What must hold right before a unit is restarted, so that nothing that works is stopped and cannot come
 back.
 
-Reads only. A question that cannot be answered (a tool is missing, systemd-analyze does not know a generated
+Changes nothing. A question that cannot be answered (a tool is missing, systemd-analyze does not know a generated
 unit) is no objection: the verdict after the restart is what counts.
 """
 
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from agent.model.errors import AgentError
 from agent.model.facts import Unit
 from agent.model.restarts import Outcome, Result, Step
+from agent.restart.configtest import Verdict, test_configuration
 from agent.restart.verify import is_up
 from agent.spawn import Done
 from agent.spawn.beside import run_async
@@ -25,9 +26,11 @@ UNKNOWN_SERVICE = 100
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where to ask and look. views: prefixes of a program's path (our sandbox hides /home and /tmp)."""
+    """Where to ask and look. tell: see `Hands`; views: prefixes of a program's path (our sandbox hides /home, /tmp)."""
 
     run: Callable[[Sequence[str]], Awaitable[Done]] = run_async
+    test: Callable[..., Awaitable[Verdict]] = test_configuration
+    tell: Callable[..., object] = lambda kind, **fields: None
     policy: str = "/usr/sbin/policy-rc.d"
     init_scripts: str = "/etc/init.d"
     views: tuple[str, ...] = ("", "/proc/1/root")
@@ -41,7 +44,7 @@ async def precheck(step: Step, units: Mapping[str, Unit], places: Places = HERE)
 
     units: what systemd says at this moment of the unit and its dependants, which have to come back as well.
     The result is NOT_RUN where there is nothing to restart any more, PRECHECK_FAILED where a restart would do
-    harm.
+    harm, as with a configuration that no longer parses.
     """
     unit = units.get(step.unit)
     if unit is None or unit.load == "not-found":
@@ -54,7 +57,16 @@ async def precheck(step: Step, units: Mapping[str, Unit], places: Places = HERE)
     for dependant in (units[name] for name in step.pulls if name in units):
         if not objection and dependant.name.endswith(".service") and is_up(dependant):
             objection = _about(dependant, await _object(dependant, places))
+    if not objection and step.rule.precheck:
+        objection = await _object_to_configuration(step, places)
     return Outcome(step.unit, Result.PRECHECK_FAILED, hint=objection) if objection else None
+
+
+async def _object_to_configuration(step: Step, places: Places) -> str:
+    verdict = await places.test(step.unit, step.rule.precheck, step.rule.broken, places.run)
+    if verdict.is_broken is None:
+        places.tell("configuration-unknown", unit=step.unit, words=verdict.words)
+    return verdict.objection
 
 
 def _about(dependant: Unit, objection: str) -> str:

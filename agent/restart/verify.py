@@ -35,7 +35,7 @@ class Seen:
     first: the unit when its job and those of its dependants had ended (None: they had not within the limit).
     last: the unit after its settle time (None: systemd did not answer). dependants: the units of
     `Step.pulls`, after it. stale: its processes that still run replaced code; None where that could not be
-    checked. took: seconds by stage.
+    checked. took: seconds by stage. ailment: what its probe finds wrong.
     """
 
     first: Unit | None
@@ -43,6 +43,7 @@ class Seen:
     dependants: Mapping[str, Unit]
     stale: tuple[StaleProcess, ...] | None
     took: tuple[tuple[str, float], ...] = ()
+    ailment: str = ""
 
 
 def is_up(unit: Unit) -> bool:
@@ -61,12 +62,17 @@ def judge(step: Step, seen: Seen) -> Outcome:
     Its leftovers are the processes that outlived it, or for DEPENDANT_DOWN the units that stayed down.
     """
     down = tuple(name for name in step.pulls if not is_up(seen.dependants.get(name, GONE)))
-    result, hint = _judge_unit(step, seen) or _judge_dependants(down) or _judge_code(seen)
+    result, hint = _judge_unit(step, seen) or _judge_dependants(down) or _judge_health(seen) or _judge_code(seen)
     left = {
-        Result.LEFTOVER: tuple(sorted(f"{process.comm} ({process.pid})" for process in seen.stale or ())),
+        Result.LEFTOVER: tuple(sorted(_named(process) for process in seen.stale or ())),
         Result.DEPENDANT_DOWN: down,
     }
     return Outcome(step.unit, result, seen.took, left.get(result, ()), hint=hint, expected=step.expected)
+
+
+def _named(process: StaleProcess) -> str:
+    place = f", {process.tty}" if process.tty else ""
+    return f"{process.comm} ({process.pid}, {process.user or f'uid {process.uid}'}{place})"
 
 
 def _judge_unit(step: Step, seen: Seen) -> tuple[Result, str] | None:
@@ -98,6 +104,10 @@ def _judge_dependants(down: tuple[str, ...]) -> tuple[Result, str] | None:
         return None
     names = ", ".join(down)
     return (Result.DEPENDANT_DOWN, f"{names} went down with it and stayed down: systemctl start {' '.join(down)}")
+
+
+def _judge_health(seen: Seen) -> tuple[Result, str] | None:
+    return (Result.PROBE_FAILED, f"it runs, and does not do its work: {seen.ailment}") if seen.ailment else None
 
 
 def _judge_code(seen: Seen) -> tuple[Result, str]:

@@ -82,7 +82,8 @@ def judge(process: Process, sightings: Iterable[Sighting], installed: Mapping[st
     seen = sorted(sightings, key=lambda sighting: sighting.old.path)
     different = [sighting for sighting in seen if not sighting.same]
     files = tuple(dict.fromkeys(_stale_file(sighting.old, installed) for sighting in different))
-    stale = StaleProcess(process.pid, process.start, process.exe, process.comm, process.uid, files)
+    who = (process.pid, process.start, process.exe, process.comm, process.uid)
+    stale = StaleProcess(*who, files, process.tty, process.user)
     certain = any(_is_certain(sighting) for sighting in different)
     return Verdict(
         process=process,

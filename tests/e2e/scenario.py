@@ -235,6 +235,35 @@ def tiny_service(machine: Machine) -> None:
     machine.wait()
 
 
+REPACK = r"""
+set -e
+package=$1 tree=$2 version=$3
+mkdir -p "$tree/DEBIAN"
+dpkg -L "$package" | while read -r path; do
+    if [ -f "$path" ]; then mkdir -p "$tree${path%/*}"; cp -a "$path" "$tree$path"; fi
+done
+dpkg -s "$package" | grep -v "^Status:\|^Config-Version:\|^Conffiles:\|^ /etc/" |
+    sed "s/^Version: .*/Version: $version/" >"$tree/DEBIAN/control"
+arch=$(dpkg-query -W -f '${Architecture}' "$package")
+for part in preinst postinst prerm postrm conffiles triggers shlibs symbols; do
+    for file in "/var/lib/dpkg/info/$package.$part" "/var/lib/dpkg/info/$package:$arch.$part"; do
+        if [ -e "$file" ]; then cp -p "$file" "$tree/DEBIAN/$part"; fi
+    done
+done
+"""
+
+
+def rebuilt(machine: Machine, package: str) -> str:
+    """Pack an installed package anew, as a later version whose programs have other build-ids; return its .deb."""
+    version = machine.run(["dpkg-query", "-W", "-f", "${Version}", package]).stdout + "+rebuilt"
+    tree = f"/root/{package}"
+    machine.run(["sh", "-c", REPACK, "repack", package, tree, version])
+    for path in sorted(machine.path(tree).rglob("*")):
+        mirror.change_build_id(path)
+    machine.run(["dpkg-deb", "--root-owner-group", "-Znone", "--build", tree, f"{tree}.deb"])
+    return f"{tree}.deb"
+
+
 def one_sentence(text: str) -> bool:
     """Tell whether an error message is for people: one line and perhaps an indented hint, no traceback."""
     lines = text.strip().splitlines()

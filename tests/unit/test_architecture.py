@@ -46,6 +46,7 @@ ALLOWED = {
     "cli.spf": ("model", "config", "checks", "host", "spf"),
     "cli.exim": ("model", "config", "checks", "host", "repair"),
     "cli.numpy": ("model", "config", "checks", "host", "mkl"),
+    "cli.policy": ("model", "config.needrestart"),
     "cli.doctor": ("model", "varlink.wire", "config", "host", "spawn"),
 }
 

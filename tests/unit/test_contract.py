@@ -36,7 +36,7 @@ def test_a_finding_has_exactly_the_keys_of_the_contract() -> None:
     assert data["id"] == "libraries/nginx.service"
     assert data["since"] == "2026-11-22T15:16:58Z"
     assert {"disposition", "confidence", "cves", "processes"} <= set(data["evidence"])
-    assert list(data["evidence"]["processes"][0]) == ["pid", "start", "exe", "comm", "uid", "files"]
+    assert list(data["evidence"]["processes"][0]) == ["pid", "start", "exe", "comm", "uid", "user", "tty", "files"]
     assert data["evidence"]["processes"][0]["files"] == [
         {
             "path": "/usr/lib/x86_64-linux-gnu/libssl.so.3",

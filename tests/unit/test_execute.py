@@ -14,6 +14,7 @@ import pytest
 from agent.host.units import parse_show
 from agent.model.errors import AgentError, Kind
 from agent.model.facts import StaleProcess, Unit
+from agent.model.probes import Probe, Way
 from agent.model.restarts import Attempt, Outcome, Performed, Plan, Result, Rule, Step, Wave
 from agent.restart.execute import Hands, execute, resume
 from agent.restart.plan import make_step
@@ -383,7 +384,36 @@ def test_what_outlives_its_restart_is_a_leftover() -> None:
     systemd = SmallSystemd(Sketch("a.service"))
     outcome = carried_out(Daemon(systemd, leftover=frozenset({"a.service"})), plan_of(systemd, ("a.service",)))
     assert outcome["a.service"].result is Result.LEFTOVER
-    assert outcome["a.service"].leftovers == ("x (7)",)
+    assert outcome["a.service"].leftovers == ("x (7, uid 0)",)
+
+
+def test_a_unit_that_runs_and_does_not_answer_is_not_called_well() -> None:
+    systemd = SmallSystemd(Sketch("a.service"), Sketch("b.service"))
+    asked: list[Probe] = []
+
+    async def ask(target: Probe) -> str:
+        asked.append(target)
+        return "tcp:localhost:80: no answer within 5 s"
+
+    target = Probe(Way.TCP, "localhost", 80)
+    daemon = Daemon(systemd)
+    plan = plan_of(systemd, ("a.service",), ("b.service",), rule=Rule("*", probe=target))
+    performed = asyncio.run(execute(plan, replace(daemon.hands(), probe=ask)))
+    (outcome,) = performed.outcomes
+    assert outcome.result is Result.PROBE_FAILED and "no answer within 5 s" in outcome.hint
+    assert asked == [target]
+    assert performed.held.startswith("a.service (probe-failed)")
+
+
+def test_a_unit_that_is_down_is_not_asked() -> None:
+    systemd = SmallSystemd(Sketch("a.service", fate="fails"))
+
+    async def ask(target: Probe) -> str:
+        raise AssertionError("it was asked")
+
+    plan = plan_of(systemd, ("a.service",), rule=Rule("*", probe=Probe(Way.TCP, "localhost", 80)))
+    (outcome,) = asyncio.run(execute(plan, replace(Daemon(systemd).hands(), probe=ask))).outcomes
+    assert outcome.result is Result.FAILED
 
 
 def test_freshness_that_could_not_be_checked_is_not_called_fresh() -> None:

@@ -11,6 +11,7 @@ import pytest
 from agent.model.errors import AgentError, Kind
 from agent.model.facts import Unit
 from agent.model.restarts import Outcome, Result, Rule, Step
+from agent.restart.configtest import Verdict
 from agent.restart.precheck import Places, precheck
 from agent.spawn import Done
 
@@ -53,6 +54,28 @@ def refusal(unit: Unit, *dependants: Unit, places: Places | None = None) -> str:
     outcome = checked(unit, *dependants, places=places)
     assert outcome is not None and outcome.result is Result.PRECHECK_FAILED
     return outcome.hint
+
+
+def with_verdict(verdict: Verdict, rule: Rule) -> Outcome | None:
+    async def test(unit: str, commands: object, broken: object, run: object) -> Verdict:
+        assert (unit, commands, broken) == ("a.service", rule.precheck, rule.broken)
+        return verdict
+
+    step = Step("a.service", rule, "1", 5, (), ())
+    places = Places(run=Asked(), test=test, policy="/nonexistent")
+    return asyncio.run(precheck(step, {UNIT.name: UNIT}, places))
+
+
+def test_a_unit_whose_configuration_is_broken_is_left_alone_with_file_and_line() -> None:
+    rule = Rule("*", precheck=(("nginx", "-t"),), broken=("x",))
+    outcome = with_verdict(Verdict(True, "unknown directive", "/etc/nginx/nginx.conf", "12"), rule)
+    assert outcome and outcome.result is Result.PRECHECK_FAILED
+    assert outcome.hint == "its configuration is broken: /etc/nginx/nginx.conf line 12: unknown directive"
+
+
+@pytest.mark.parametrize("verdict", [Verdict(False), Verdict(None, "could not be told")])
+def test_a_test_that_passes_or_tells_nothing_is_no_objection(verdict: Verdict) -> None:
+    assert with_verdict(verdict, Rule("*", precheck=(("nginx", "-t"),))) is None
 
 
 def test_a_running_unit_may_be_restarted() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from agent.host.processes import (
+    tty_name,
     is_kernel_thread,
     parse_cgroup,
     read_pids,
@@ -98,3 +99,11 @@ def test_a_process_is_read_as_the_kernel_shows_it() -> None:
     assert process.comm == Path("/proc/self/comm").read_text().rstrip("\n")
     assert process.start.tzinfo is not None
     assert read_process(Host(), 1 << 22) is None
+
+
+@pytest.mark.parametrize(
+    ("number", "name"),
+    [(0, ""), (0x8803, "pts/3"), (0x8900 | 5, "pts/261"), (0x401, "tty1"), (0x440, "ttyS0"), (0x0500, "")],
+)
+def test_terminals_have_the_names_that_people_know(number: int, name: str) -> None:
+    assert tty_name(number) == name

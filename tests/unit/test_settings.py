@@ -8,8 +8,8 @@ import pytest
 from agent.config import load
 from agent.config.settings import Settings, apply
 from agent.model import contract
-from agent.model.errors import AgentError
-from agent.model.restarts import Disposition
+from agent.model.errors import AgentError, Kind
+from agent.model.restarts import Disposition, rule_for
 
 
 def write(root: Path, name: str, text: str) -> Path:
@@ -120,3 +120,35 @@ def test_a_fifo_never_blocks_the_daemon(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "etc/aftercare/aftercare.toml")
     with pytest.raises(AgentError, match="not a regular file"):
         load.load(str(tmp_path))
+
+
+def test_a_window_that_is_no_calendar_expression_is_refused_with_its_file(tmp_path: Path) -> None:
+    def check(window: str) -> None:
+        if window == "Caturday":
+            raise AgentError(Kind.CONFIG, "Failed to parse calendar specification 'Caturday'", "see systemd.time(7)")
+
+    write(tmp_path, "etc/aftercare/aftercare.toml", '[[rule]]\nmatch = "a"\nwindow = "Sun 03:00"\n')
+    assert load.load(str(tmp_path), check).rules[-1].window == "Sun 03:00"
+    write(tmp_path, "etc/aftercare/aftercare.toml.d/1.toml", '[[rule]]\nmatch = "a"\nwindow = "Caturday"\n')
+    with pytest.raises(AgentError, match=r"1\.toml: window: Failed to parse.*Caturday"):
+        load.load(str(tmp_path), check)
+
+
+def test_of_all_rules_that_match_the_last_that_says_a_thing_decides_on_it() -> None:
+    rules = [
+        {"match": "nginx.service", "precheck": ["nginx", "-t"], "wave": 30, "why": "first"},
+        {"match": "*.service", "window": "Sun 03:00"},
+        {"match": "nginx.service", "wave": 40},
+        {"match": "ssh.service", "wave": 90},
+    ]
+    rule = rule_for("nginx.service", apply(Settings(), {"rule": rules}, "x").rules)
+    assert (rule.precheck, rule.window, rule.wave, rule.why) == ((("nginx", "-t"),), "Sun 03:00", 40, "first")
+
+
+def test_the_reason_of_another_disposition_is_forgotten_with_it() -> None:
+    rules = [
+        {"match": "dbus.service", "disposition": "reboot", "why": "its clients do not survive it"},
+        {"match": "dbus.service", "disposition": "restart"},
+    ]
+    rule = rule_for("dbus.service", apply(Settings(), {"rule": rules}, "x").rules)
+    assert (rule.disposition, rule.why) == (Disposition.RESTART, "")

@@ -61,7 +61,9 @@ def test_each_way_to_fall_short_has_its_own_name_and_a_hint(seen: Seen, result: 
 
 
 def test_leftovers_are_named() -> None:
-    assert judge(STEP, replace(FRESH, stale=STALE)).leftovers == ("x (9)",)
+    assert judge(STEP, replace(FRESH, stale=STALE)).leftovers == ("x (9, uid 0)",)
+    at_home = replace(STALE[0], tty="pts/3", user="alice")
+    assert judge(STEP, replace(FRESH, stale=(at_home,))).leftovers == ("x (9, alice, pts/3)",)
     assert judge(STEP, replace(FRESH, last=DEAD, stale=STALE)).leftovers == ()
     down = {**DEPENDANTS, "b.service": Unit("b.service", active="failed")}
     assert judge(STEP, replace(FRESH, dependants=down)).leftovers == ("b.service",)

@@ -104,3 +104,21 @@ def test_an_interrupted_dpkg_names_its_packages() -> None:
     finding = interrupted_finding(("a", "b"))
     assert finding.summary == "dpkg was interrupted: 2 packages are not configured"
     assert isinstance(finding.evidence, dict) and finding.evidence["packages"] == ["a", "b"]
+
+
+def test_what_is_exposed_weighs_more() -> None:
+    exposed = replace(NGINX, cves=("CVE-2026-1",))
+    assert stale_finding(exposed, ()).severity is Severity.ERROR
+    assert stale_finding(replace(exposed, disposition=Disposition.SESSION), ()).severity is Severity.WARNING
+
+
+def test_a_unit_that_was_not_restarted_because_it_would_not_come_back_is_critical() -> None:
+    refused = Outcome("nginx.service", Result.PRECHECK_FAILED, hint="/etc/nginx/nginx.conf line 3")
+    found = stale_finding(replace(NGINX, disposition=Disposition.DEFER, outcome=refused), ())
+    assert found.severity is Severity.CRITICAL and found.advice == "agentctl restart nginx.service"
+
+
+def test_a_unit_that_does_not_answer_is_ill_though_it_runs() -> None:
+    outcome = Outcome("a.service", Result.PROBE_FAILED, hint="tcp:localhost:80: no answer within 5 s")
+    assert is_down(outcome, {"a.service": Unit("a.service")})
+    assert broken_finding(outcome, None).summary.startswith("does not do its work since its restart")
