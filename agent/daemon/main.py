@@ -30,12 +30,15 @@ from agent.model.events import Event, Reload, Stop
 from agent.model.facts import Host
 from agent.report.journal import Journal
 from agent.sources.files import FileWatch
+from agent.sources.kernel import KernelWatch
 from agent.store import Store
 from agent.varlink.service import Service
 
 HISTORY = Path("/var/lib/aftercare/history.sqlite")
 HOOK_FILE = Path("/run/aftercare/hook")
 GROUP = "aftercare"
+FIRST_HANDED_IN = 3
+"""SD_LISTEN_FDS_START of sd_listen_fds(3)."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -105,6 +108,8 @@ async def _open(corridor: Corridor, doors: Doors, watchers: Watchers) -> AsyncIt
         loop.add_signal_handler(number, corridor.put, event)
     doors.watch = FileWatch(corridor.put, corridor.complain)
     doors.watch.start(loop)
+    kernel = KernelWatch(corridor.put, handed_in())
+    kernel.start(loop)
     telling = asyncio.create_task(doors.notifier.run())
     service = Service(Requests(corridor, watchers).methods(), __version__, _readers())
     try:
@@ -114,6 +119,13 @@ async def _open(corridor: Corridor, doors: Doors, watchers: Watchers) -> AsyncIt
     finally:
         telling.cancel()
         doors.watch.close()
+        kernel.close()
+
+
+def handed_in() -> int | None:
+    """Return the socket that systemd opened for us, on which the packet filter tells of its changes; None: none."""
+    ours = os.environ.get("LISTEN_PID") == str(os.getpid()) and os.environ.get("LISTEN_FDS", "0") != "0"
+    return FIRST_HANDED_IN if ours else None
 
 
 def _readers() -> int | None:
