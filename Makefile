@@ -12,6 +12,9 @@ demo:           ## as root: see it at work on a throwaway Debian 12; nothing but
 test:           ## as root: all tests, on booted Debian 12 and 13 too (ARGS="-k word" picks some)
 	@setup/test tests/unit tests/integration tests/e2e $(ARGS)
 
+test-mkl:       ## as root: every MKL release and mixture against real imports (fetches 1.2 GB once)
+	@AFTERCARE_MKL=full setup/test tests/integration/test_mkl_states.py $(ARGS)
+
 test-unit:      ## the tests that take seconds and touch nothing
 	@setup/test tests/unit $(ARGS)
 
@@ -37,4 +40,4 @@ clean:          ## remove what was built here
 clean-cache:    ## as root: remove what demo and test keep in /var/cache
 	rm -rf "$${AFTERCARE_CACHE:-/var/cache/aftercare-tests}"
 
-.PHONY: help demo test test-unit bench deb install uninstall lint clean clean-cache
+.PHONY: help demo test test-mkl test-unit bench deb install uninstall lint clean clean-cache

@@ -1,4 +1,4 @@
-"""A bounded reader of ELF files: build-ids and sameness of content. Maps no file and trusts no size in one.
+"""A bounded reader of ELF files: headers, build-ids and sameness of content. Maps no file and trusts no size in one.
 
 A few `pread`s of at most 64 KiB each, whatever the file claims; 32 and 64 bit, both byte orders.
 Layout: elf(5), and the notes of /usr/include/elf.h.
@@ -22,16 +22,63 @@ GNU = b"GNU\0"
 
 
 @dataclass(frozen=True, slots=True)
-class _Layout:
-    """Where fields lie. header: phoff, phentsize, phnum; segment: type, offset, size, align."""
+class Segment:
+    """One program header: where `size` bytes lie in the file and at which address they are loaded."""
 
+    kind: int
+    offset: int
+    address: int
+    size: int
+    alignment: int
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What an ELF file is. order: `<` or `>`, as struct has it; machine: e_machine, 62 for x86-64."""
+
+    bits: int
+    order: str
+    machine: int
+    segments: tuple[Segment, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """Where fields lie. header: machine, phoff, phentsize, phnum; segment: type, offset, address, size, align."""
+
+    bits: int
     header: str
     segment: str
     segment_size: int
 
 
-_LAYOUTS = {1: _Layout("28xI10xHH", "II8xI8xI", 32), 2: _Layout("32xQ14xHH", "I4xQ16xQ8xQ", 56)}
+_LAYOUTS = {1: _Layout(32, "18xH8xI10xHH", "III4xI8xI", 32), 2: _Layout(64, "18xH12xQ14xHH", "I4xQQ8xQ8xQ", 56)}
 _ORDERS = {1: "<", 2: ">"}
+
+
+def read_header(fd: int) -> Header | None:
+    """Return the header and segments of the file behind `fd`; None where it is no sound ELF file. Raises OSError."""
+    head = os.pread(fd, 64, 0)
+    if len(head) < 52 or head[:4] != b"\x7fELF" or head[4] not in _LAYOUTS or head[5] not in _ORDERS:
+        return None
+    layout, order = _LAYOUTS[head[4]], _ORDERS[head[5]]
+    if struct.calcsize(order + layout.header) > len(head):
+        return None
+    machine, offset, entry_size, count = struct.unpack_from(order + layout.header, head)
+    if entry_size != layout.segment_size or not 0 < count <= MOST_SEGMENTS:
+        return None
+    table = read_at(fd, offset, entry_size * count)
+    if len(table) != entry_size * count:
+        return None
+    rows = struct.iter_unpack(order + layout.segment, table)
+    return Header(layout.bits, order, machine, tuple(Segment(*row) for row in rows))
+
+
+def read_at(fd: int, offset: int, size: int) -> bytes:
+    """Return up to `size` bytes; what lies beyond the end of the file, or of any file, is empty. Raises OSError."""
+    if offset >= 1 << 62:
+        return b""
+    return os.pread(fd, size, offset)
 
 
 def build_id(fd: int) -> bytes | None:
@@ -40,39 +87,21 @@ def build_id(fd: int) -> bytes | None:
     Raises AgentError(UNREADABLE) where the file cannot be read.
     """
     try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            return None
-        return _build_id(fd)
+        header = read_header(fd) if stat.S_ISREG(os.fstat(fd).st_mode) else None
+        return find_build_id(fd, header) if header else None
     except OSError as problem:
         raise AgentError(Kind.UNREADABLE, f"an ELF file cannot be read: {problem.strerror}") from problem
 
 
-def _build_id(fd: int) -> bytes | None:
-    head = os.pread(fd, 64, 0)
-    if len(head) < 52 or head[:4] != b"\x7fELF" or head[4] not in _LAYOUTS or head[5] not in _ORDERS:
-        return None
-    layout, order = _LAYOUTS[head[4]], _ORDERS[head[5]]
-    if struct.calcsize(order + layout.header) > len(head):
-        return None
-    offset, entry_size, count = struct.unpack_from(order + layout.header, head)
-    if entry_size != layout.segment_size or not 0 < count <= MOST_SEGMENTS:
-        return None
-    table = _read(fd, offset, entry_size * count)
-    if len(table) != entry_size * count:
-        return None
-    notes = [row for row in struct.iter_unpack(order + layout.segment, table) if row[0] == PT_NOTE]
-    for _, start, size, alignment in notes[:MOST_NOTE_SEGMENTS]:
-        found = _find_note(_read(fd, start, min(size, MOST_BYTES)), order, 8 if alignment == 8 else 4)
+def find_build_id(fd: int, header: Header) -> bytes | None:
+    """Return the GNU build-id among the notes of a file whose header is known. Raises OSError."""
+    notes = [segment for segment in header.segments if segment.kind == PT_NOTE]
+    for part in notes[:MOST_NOTE_SEGMENTS]:
+        content = read_at(fd, part.offset, min(part.size, MOST_BYTES))
+        found = _find_note(content, header.order, 8 if part.alignment == 8 else 4)
         if found:
             return found
     return None
-
-
-def _read(fd: int, offset: int, size: int) -> bytes:
-    """Return up to `size` bytes; what lies beyond the end of the file, or of any file, is empty."""
-    if offset >= 1 << 62:
-        return b""
-    return os.pread(fd, size, offset)
 
 
 def _find_note(notes: bytes, order: str, alignment: int) -> bytes | None:

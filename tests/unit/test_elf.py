@@ -68,15 +68,8 @@ def expected(path: Path) -> bytes | None:
             found = ELFFile(file)
         except ELFError:
             return None
-        notes = (
-            item
-            for part in found.iter_segments()
-            if isinstance(part, NoteSegment)
-            for item in part.iter_notes()
-        )
-        return next(
-            (bytes.fromhex(item["n_desc"]) for item in notes if item["n_type"] == "NT_GNU_BUILD_ID"), None
-        )
+        notes = (item for part in found.iter_segments() if isinstance(part, NoteSegment) for item in part.iter_notes())
+        return next((bytes.fromhex(item["n_desc"]) for item in notes if item["n_type"] == "NT_GNU_BUILD_ID"), None)
 
 
 def test_it_agrees_with_pyelftools_on_every_program_and_library_here() -> None:
@@ -96,9 +89,7 @@ def test_it_agrees_with_pyelftools_on_every_program_and_library_here() -> None:
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("alignment", [4, 8])
 def test_it_reads_both_classes_both_orders_and_both_alignments(bits: int, order: str, alignment: int) -> None:
-    others = note(order, b"GNU\0", 5, b"\x01" * 12, alignment) + note(
-        order, b"Linux\0", 3, b"no id", alignment
-    )
+    others = note(order, b"GNU\0", 5, b"\x01" * 12, alignment) + note(order, b"Linux\0", 3, b"no id", alignment)
     notes = others + note(order, b"GNU\0", 3, ID, alignment)
     assert read(made(bits, order, notes, alignment)) == ID
 

@@ -1,0 +1,175 @@
+"""A place where real MKL files lie as a test wants them, and a module bound to them: what is said, what comes of it.
+
+A module is compiled against one release and then finds whatever was laid out. It calls MKL while it is imported, as
+numpy does. It is really imported, in a child: that is the test's business, the product never does.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from agent.checks.mkl import read_facts
+from agent.host.closure import Reading, begin
+from agent.host.cpu import Cpu
+from agent.host.linker import Scope, split_path
+from agent.mkl.facts import Around
+from agent.mkl.verdict import Verdict, judge
+from agent.model.facts import Host
+from tests.integration.mkl_files import SUFFIX, openmp, release
+
+HEAD = r"""
+#include <complex.h>
+#include <stddef.h>
+double cblas_ddot(int n, const double *x, int dx, const double *y, int dy);
+void cblas_dgemm(int order, int ta, int tb, int m, int n, int k, double alpha, const double *a, int da,
+                 const double *b, int db, double beta, double *c, int dc);
+double complex zdotu_(const int *n, const double complex *x, const int *dx, const double complex *y, const int *dy);
+extern void *PyModule_Create2(void *definition, int version);
+extern int PyModule_AddIntConstant(void *module, const char *name, long value);
+static struct {
+    ptrdiff_t count; void *type, *init; ptrdiff_t index; void *copy;
+    const char *name, *doc; ptrdiff_t size; void *methods, *slots, *traverse, *clear, *release;
+} definition = { 1, 0, 0, 0, 0, "probe", "calls MKL", -1 };
+static long call(void);
+void *PyInit_probe(void)
+{
+    long answer = call();
+    void *module = PyModule_Create2(&definition, 1013);
+    PyModule_AddIntConstant(module, "answer", answer);
+    return module;
+}
+"""
+REAL = r"""
+static long call(void)
+{
+    double x[16], y[16], z[16];
+    for (int i = 0; i < 16; i++) x[i] = y[i] = i;
+    cblas_dgemm(101, 111, 111, 4, 4, 4, 1.0, x, 4, y, 4, 0.0, z, 4);
+    return (long) cblas_ddot(16, x, 1, y, 1) + (long) z[15] * 10000;
+}
+"""
+COMPLEX = r"""
+static long call(void)
+{
+    int n[16] = { 2 }, one[16] = { 1 };
+    double complex x[2] = { 1 + 2 * I, 3 + 4 * I }, y[2] = { 5 + 6 * I, 7 + 8 * I };
+    double complex z = zdotu_(n, x, one, y, one);
+    return creal(z) == -18 && cimag(z) == 68 ? 1 : 0;
+}
+"""
+SIMPLE = "static long call(void) { return 7; }"
+INTEL = "int mkl_serv_intel_cpu_true(void) { return 1; }"
+"""Loaded first, this makes MKL up to 2024.2 take the processor for one of Intel's."""
+ANSWER = {REAL: "5061240", COMPLEX: "1", SIMPLE: "7"}
+LAYERS = ("intel_lp64", "sequential", "core")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an import in a child came to."""
+
+    status: int
+    printed: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A directory `lib` with MKL files, and one with a module `probe` whose RUNPATH leads there."""
+
+    home: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+    as_intel: bool = False
+
+    @property
+    def lib(self) -> Path:
+        return self.home / "lib"
+
+    def lay(self, version: str, *parts: str, without: Sequence[str] = ()) -> None:
+        """Put the files of a release there (those that begin with one of `parts`), instead of what has their names."""
+        self.lib.mkdir(parents=True, exist_ok=True)
+        for path in release(version).iterdir():
+            part = path.name.removeprefix("libmkl_").partition(".")[0]
+            if (not parts or part in parts) and part not in without:
+                self.put(path.name, path)
+
+    def lay_openmp(self) -> None:
+        """Put libiomp5.so there."""
+        self.put("libiomp5.so", openmp())
+
+    def put(self, name: str, target: Path | str) -> None:
+        """Make one name there, whatever it was."""
+        self.lib.mkdir(parents=True, exist_ok=True)
+        (self.lib / name).unlink(missing_ok=True)
+        (self.lib / name).symlink_to(target)
+
+    def build(self, needs: Sequence[str], body: str = REAL, runpath: str = "", tags: str = "new") -> Path:
+        """Compile the module so that it names `needs`, which need not be there."""
+        source = self.home / "probe.c"
+        source.write_text(HEAD + body)
+        module = self.home / "site" / "probe.so"
+        module.parent.mkdir(exist_ok=True)
+        stubs = [str(stub(self.home / "stubs", name)) for name in needs]
+        flags = [f"-Wl,--{'en' if tags == 'new' else 'dis'}able-new-dtags,-rpath,{runpath or self.lib}"]
+        shared(module, source, "-Wl,--no-as-needed", *flags, *stubs)
+        return module
+
+    def build_layered(self, version: str, body: str = REAL) -> Path:
+        """As meson builds numpy with -Dblas=mkl."""
+        return self.build([f"libmkl_{layer}{SUFFIX[version]}" for layer in LAYERS], body)
+
+    def build_single(self, version: str, body: str = REAL) -> Path:
+        """As meson builds numpy with -Dblas=mkl-sdl."""
+        return self.build([f"libmkl_rt{SUFFIX[version]}"], body)
+
+    @property
+    def module(self) -> Path:
+        return self.home / "site" / "probe.so"
+
+    def judge(self, around: Around = Around(), module: Path | None = None) -> Verdict:
+        """Return what is said of the module."""
+        scope = Scope(split_path(self.environment.get("LD_LIBRARY_PATH", "")), os.path.realpath(sys.executable))
+        known = replace(around, environment=dict(self.environment))
+        return judge(read_facts(self.reading(), str(module or self.module), scope, known))
+
+    def reading(self) -> Reading:
+        found = begin(Host())
+        return replace(found, cpu=Cpu("GenuineIntel", found.cpu.flags)) if self.as_intel else found
+
+    def load(self, code: str = "import probe; print(probe.answer)", place: Path | None = None) -> Outcome:
+        """Return what really comes of it."""
+        environment = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "PYTHONPATH": str(place or self.module.parent)}
+        environment |= {"LD_PRELOAD": str(self._pretender())} if self.as_intel else {}
+        done = subprocess.run(
+            [sys.executable, "-B", "-S", "-c", code],
+            env=environment | dict(self.environment),
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=60,
+        )
+        return Outcome(done.returncode, tuple((done.stdout + done.stderr).splitlines()))
+
+    def _pretender(self) -> Path:
+        source = self.home / "intel.c"
+        source.write_text(INTEL)
+        shared(self.home / "intel.so", source)
+        return self.home / "intel.so"
+
+
+def stub(directory: Path, name: str) -> Path:
+    """Make an empty library of that name for the linker: what is bound to it will find whatever is there."""
+    directory.mkdir(exist_ok=True)
+    source = directory / "empty.c"
+    source.write_text("")
+    shared(directory / name, source, f"-Wl,-soname,{name}")
+    return directory / name
+
+
+def shared(out: Path, source: Path, *flags: str) -> None:
+    """Compile a shared object in which names may be lacking."""
+    argv = ["gcc", "-shared", "-fPIC", "-O1", "-w", "-o", str(out), str(source), *flags]
+    subprocess.run(argv, check=True, capture_output=True)
