@@ -4,11 +4,13 @@ It looks and says; it changes nothing. It executes nothing that it finds, and re
 """
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from agent.checks import wording
+from agent.checks.likely import find_doubts, weigh
+from agent.checks.ownership import place
 from agent.checks.sighting import search_retired, search_strangers
 from agent.checks.sweep import describe_unseen, sweep
 from agent.checks.timing import waits
@@ -20,7 +22,7 @@ from agent.model.contract import printable
 from agent.model.errors import AgentError
 from agent.model.facts import Host, StaleProcess, Unit
 from agent.model.findings import CheckResult, Confidence, Finding, Request, Severity, StaleUnit
-from agent.model.restarts import Disposition, Result
+from agent.model.restarts import Disposition, Result, rule_for
 from agent.stale.blame import unit_of
 from agent.stale.disposition import dispose
 from agent.stale.judge import Verdict
@@ -32,11 +34,15 @@ SETTLED = (*wording.UP, "inactive", "failed")
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The processes that map old files and belong to one unit; to one program where they belong to none."""
+    """The processes that map old files and belong to one unit; to one program where they belong to none.
+
+    firm: systemd itself names what its main process likely runs an old version of.
+    """
 
     subject: str
     unit: Unit | None
     verdicts: tuple[Verdict, ...]
+    firm: bool = False
 
     @property
     def stale(self) -> tuple[StaleProcess, ...]:
@@ -65,23 +71,27 @@ def run(host: Host, request: Request) -> CheckResult:
         else search_retired(host, request.retired, snapshot, engine)
     )
     seen = sweep(host, search, {state.name: state.version for state in snapshot.values()}, request.skip, request.crowds)
-    units, silent = _read_units(host) if seen.verdicts or request.broken else ({}, ())
-    groups = tuple(_group(seen.verdicts, units))
-    findings = _find(host, request, groups, units)
+    doubts = find_doubts(host, snapshot, request)
+    units, silent = _read_units(host) if seen.verdicts or request.broken or doubts.any else ({}, ())
+    guess = weigh(host, doubts, snapshot, units, seen.verdicts, engine, request, request.past)
+    groups = tuple(_group((*seen.verdicts, *guess.verdicts), units, guess.firm))
+    findings = (*_find(host, request, groups, units), *guess.findings)
     ordered = tuple(sorted(seen.old, key=lambda old: (old.path, old.transaction)))
     return CheckResult(
         check=request.check,
         findings=findings,
-        detail={
+        detail=guess.detail
+        | {
             "identical": _identical(groups),
             "processes": seen.count,
             "engine": engine.name,
             "seconds": round(time.monotonic() - begun, 3),
         },
-        unseen=(*describe_unseen(seen, search), *silent),
+        unseen=(*describe_unseen(seen, search), *(silent if groups or request.broken else ())),
         again_at=_again_at(request, findings, groups),
         mapped=ordered if known else (),
         learnt=() if known else ordered,
+        keep=doubts.keep,
     )
 
 
@@ -93,7 +103,7 @@ def _read_units(host: Host) -> tuple[dict[str, Unit], tuple[str, ...]]:
         return {}, (f"which units processes belong to: {problem.message}",)
 
 
-def _group(verdicts: Iterable[Verdict], units: Mapping[str, Unit]) -> Iterator[Group]:
+def _group(verdicts: Iterable[Verdict], units: Mapping[str, Unit], firm: Container[str] = ()) -> Iterator[Group]:
     members: dict[str, list[Verdict]] = {}
     owners: dict[str, Unit | None] = {}
     for verdict in verdicts:
@@ -102,7 +112,7 @@ def _group(verdicts: Iterable[Verdict], units: Mapping[str, Unit]) -> Iterator[G
         members.setdefault(subject, []).append(verdict)
         owners[subject] = unit
     for subject in sorted(members):
-        yield Group(subject, owners[subject], tuple(members[subject]))
+        yield Group(subject, owners[subject], tuple(members[subject]), subject in firm)
 
 
 def _identical(groups: Iterable[Group]) -> dict[str, list[str]]:
@@ -131,8 +141,10 @@ def _stale_finding(host: Host, request: Request, group: Group, held: tuple[str, 
     attempts = (item for item in request.attempts if item.unit == group.subject and item.transaction >= last)
     attempt = next(attempts, None)
     refused = attempt.outcome if attempt and attempt.outcome and attempt.outcome.result is REFUSED else None
-    likely = str(request.options.get("likely", "report"))
+    likely = _likely_policy(request, group)
     disposition, reason = dispose(group.unit, group.stale, request.rules, confidence, attempt is not None, held, likely)
+    people = [verdict.process for verdict in judged]
+    disposition, reason = place(host, group.unit, people, disposition, reason)
     opens_at = None
     if disposition is Disposition.LEFTOVER and refused:
         disposition, reason = Disposition.DEFER, refused.hint
@@ -143,6 +155,12 @@ def _stale_finding(host: Host, request: Request, group: Group, held: tuple[str, 
     finding = wording.stale_finding(stale, held)
     told = group.stale[: request.options.get("most_told")]
     return replace(finding, evidence=replace(stale, processes=told, total=len(group.stale)))
+
+
+def _likely_policy(request: Request, group: Group) -> str:
+    """Only what systemd itself was told to start is restarted on a likelihood: all else is a process's own word."""
+    rule = rule_for(group.subject, request.rules)
+    return (rule.likely or str(request.options.get("likely", "report"))) if group.firm else "report"
 
 
 def _read_held(host: Host, request: Request, groups: Sequence[Group]) -> dict[str, tuple[str, ...]]:

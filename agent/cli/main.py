@@ -66,7 +66,15 @@ COMMANDS = (
             _argument("--root", default="/", metavar="DIR", help="look at the dpkg database below DIR"),
         ),
     ),
-    Command("plan", "ask", "what would be restarted, in which waves, and why"),
+    Command(
+        "plan",
+        "foresee",
+        "what would be restarted, in which waves, and why",
+        (
+            _argument("--for", dest="packages", nargs="+", metavar="PACKAGE", help="as if these were replaced"),
+            _argument("--for-upgrade", action="store_true", help="as if apt upgraded everything now"),
+        ),
+    ),
     Command(
         "restart",
         "restart",

@@ -131,8 +131,6 @@ class Corridor:
         if over:
             self._want("packages")
 
-    # What is wrong
-
     def _want(self, why: str) -> None:
         """Have a look made as soon as none is under way; why: see `errands.UNFORCED`."""
         self._wanted = weightier(self._wanted, why)
@@ -159,6 +157,9 @@ class Corridor:
             self._take_results(looked)
         if looked.problem:
             self.complain(looked.problem)
+        if self._served and self._served.reply:
+            self._served.answer(self._served.reply)
+            self._served = None
 
     def _take_upgrade(self, version: str) -> None:
         """Leave, so that the version on disk goes on; but once: something may have forbidden it."""
@@ -250,8 +251,7 @@ class Corridor:
         if did.held:
             self.doors.tell("braked" if brake else "held", reason=did.held)
         if self._served:
-            self._served.answer({"plan": None, "restarts": [contract.outcome(outcome) for outcome in did.outcomes]})
-            self._served = None
+            self._served.reply = {"plan": None, "restarts": [contract.outcome(item) for item in did.outcomes]}
         self._want("restarts")
 
     def _leave(self) -> None:

@@ -1,7 +1,7 @@
 """Those who wait for an answer of the corridor's, and what is decided about what they ask. No door is opened here."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agent.daemon.planning import OWN_UNIT, plan_for
@@ -20,10 +20,14 @@ UNFORCED = ("", WAITED, "packages")
 
 @dataclass(slots=True)
 class Errand:
-    """Somebody who waits for an answer. `seen`: a look was begun after he came."""
+    """Somebody who waits for an answer. `seen`: a look was begun after he came.
+
+    reply: what he gets after the look that follows, so that whatever he asks next is told what is so by then.
+    """
 
     asked: Asked
     seen: bool = False
+    reply: dict[str, Any] = field(default_factory=dict)
 
     @property
     def is_order(self) -> bool:

@@ -13,7 +13,7 @@ from agent.daemon.workers import Outdated, Surveyed
 from agent.host import transactions, units
 from agent.model.errors import AgentError, Kind
 from agent.model.events import Checked, Looked, Transaction
-from agent.model.facts import Host
+from agent.model.facts import Host, Replaced
 from agent.model.findings import CheckResult, Request, Severity
 from agent.model.restarts import Result, rule_for
 from agent.restart.probe import probe
@@ -22,6 +22,8 @@ from agent.store import Store
 
 MOST_TOLD = 50
 """So many processes of a unit are told one by one: any user may have thousands, with names as long as a page."""
+MOST_PAST = 50
+"""So many transactions tell what an interpreted program was when it began."""
 LIBRARIES = "libraries"
 """The check by whose verdict units are restarted."""
 
@@ -80,6 +82,7 @@ def _settle(host: Host, store: Store, surveyed: Surveyed, now: datetime) -> Tran
 def _request(store: Store, settings: Settings, unfinished: tuple[str, ...], known: bool) -> Request:
     memory, now = store.memory(), datetime.now(UTC)
     recent = store.recent(now - LONGEST)
+    past = store.transactions(MOST_PAST)
     return Request(
         check=LIBRARIES,
         now=now,
@@ -89,6 +92,12 @@ def _request(store: Store, settings: Settings, unfinished: tuple[str, ...], know
         broken=memory.broken,
         unfinished=unfinished,
         recent=recent,
+        kept=store.kept(LIBRARIES),
+        past=tuple(
+            Replaced(done.id, change.package, done.begun, done.ended, change.old, change.new)
+            for done in past
+            for change in done.changes
+        ),
         options=options_of(settings, LIBRARIES) | {"most_told": MOST_TOLD},
     )
 

@@ -115,13 +115,17 @@ def read_owners(host: Host, paths: Collection[str]) -> dict[str, str]:
 
     Raises AgentError(UNREADABLE) where a file list cannot be read.
     """
-    owners: dict[str, str] = {}
     diversions = _read_diversions(host)
-    spellings = {path: _spellings(host, diversions, path) for path in paths}
-    for name, text in _read_lists(host) if paths else ():
-        for path, spelt in spellings.items():
-            if any(_lists(text, line) and _place(host, diversions, name, line) == spelt[0] for line in spelt):
-                owners[path] = name
+    meant: dict[bytes, list[tuple[str, str]]] = {}
+    for path in paths:
+        spelt = _spellings(host, diversions, path)
+        for name in spelt:
+            meant.setdefault(os.fsencode(name), []).append((path, spelt[0]))
+    owners: dict[str, str] = {}
+    for package, text in _read_lists(host) if paths else ():
+        for line in meant.keys() & text.split(b"\n"):  # one pass, however many paths somebody makes us ask for
+            lies_at = _place(host, diversions, package, os.fsdecode(line))
+            owners |= {path: package for path, place in meant[line] if place == lies_at}
     return owners
 
 
@@ -131,10 +135,6 @@ def _spellings(host: Host, diversions: Mapping[str, _Diversion], path: str) -> l
     moved = [source for source, diversion in diversions.items() if canonical(host, diversion.to) == place]
     short = [name.removeprefix("/usr") for name in (place, *moved) if name.startswith("/usr/")]
     return [place, *moved, *(name for name in short if name[1:].partition("/")[0] in ALIASED)]
-
-
-def _lists(text: bytes, path: str) -> bool:
-    return b"\n%b\n" % os.fsencode(path) in text
 
 
 def _place(host: Host, diversions: Mapping[str, _Diversion], package: str, path: str) -> str:
@@ -158,7 +158,7 @@ def _read_list(host: Host, package: PackageState) -> bytes:
 
 
 def _read_lists(host: Host) -> Iterator[tuple[str, bytes]]:
-    """Yield (package, its list between newlines)."""
+    """Yield (package, its list)."""
     info = host.under(f"{DATABASE}/info")
     try:
         names = os.listdir(info)
@@ -166,7 +166,7 @@ def _read_lists(host: Host) -> Iterator[tuple[str, bytes]]:
         raise AgentError(Kind.UNREADABLE, f"{info}: {problem.strerror}", "is this a Debian system?") from problem
     for name in names:
         if name.endswith(".list"):
-            yield name.removesuffix(".list").partition(":")[0], b"\n" + _read(f"{info}/{name}")
+            yield name.removesuffix(".list").partition(":")[0], _read(f"{info}/{name}")
 
 
 def _read(path: str) -> bytes:

@@ -65,6 +65,18 @@ class PackageState:
         return f"{self.name}:{self.arch}"
 
 
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """One change of a package that history knows: `transaction` began (None: unknown) and ended then."""
+
+    transaction: int
+    package: str
+    begun: datetime | None
+    ended: datetime
+    old: str | None
+    new: str | None
+
+
 Snapshot = dict[str, PackageState]
 """dpkg's status as `PackageState.key` → state; packages without files (config-files, not-installed) are left out."""
 

@@ -5,7 +5,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from agent.model.facts import Indexed, Retired, Snapshot, StaleProcess
+from agent.model.facts import Indexed, Replaced, Retired, Snapshot, StaleProcess
 from agent.model.restarts import Attempt, Disposition, Outcome, Rule
 
 
@@ -75,6 +75,7 @@ class Request:
     skip: processes at which an earlier worker got stuck; crowds: whole ones of them, see `processes.read_crowd`. They
     are reported as unseen.
     options: the settings of the check's own table, encoded. kept: what its last run that succeeded wanted kept.
+    past: changes of packages that history knows, for what only times tell.
     """
 
     check: str
@@ -89,6 +90,7 @@ class Request:
     crowds: tuple[str, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
     kept: dict[str, Any] = field(default_factory=dict)
+    past: tuple[Replaced, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

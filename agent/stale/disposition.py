@@ -43,7 +43,7 @@ def dispose(
 
     processes: those of the unit that are stale. attempted: it was restarted (or refused) for this transaction
     already. held: packages that its stale files belong to and that dpkg left half done. likely: what is done where it
-    is not proven, and the rule does not say: `report` or `restart`.
+    is not proven: `report` or `restart`.
     """
     if unit is None:
         return Disposition.NEVER, "belongs to no unit that systemd could restart: end or restart it by hand"
@@ -112,7 +112,7 @@ def _by_policy(unit: Unit, rules: tuple[Rule, ...], confidence: Confidence, like
         return rule.disposition, rule.why or f"policy says {rule.disposition.value}"
     if spared := [name for name in unit.pulls if rule_for(name, rules).disposition in STAYS]:
         return Disposition.DEFER, f"would take {', '.join(spared)} down with it, which policy spares"
-    if confidence is Confidence.LIKELY and (rule.likely or likely) != "restart":
+    if confidence is Confidence.LIKELY and likely != "restart":
         return Disposition.DEFER, "not proven, so it is reported and never restarted by itself"
     return Disposition.RESTART, rule.why or "runs replaced code"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.checks import libraries, sweep
+from agent.checks import sweep
 from agent.checks.sighting import search_retired
 from agent.host import mapped, mappings, processes
 from agent.host.inodes import Inode
@@ -20,7 +20,7 @@ from agent.host.mappings import QUERY, TEXT, Engine
 from agent.host.transactions import read_snapshot
 from agent.model import contract
 from agent.model.facts import Host, Retired
-from agent.model.findings import CheckResult, Confidence
+from agent.model.findings import CheckResult, Confidence, StaleUnit
 from tests.integration.herd import (
     LIBRARY,
     NEW,
@@ -235,16 +235,16 @@ def test_a_process_whose_main_thread_has_ended_is_seen(
         assert os.path.realpath(f"/proc/{process.pid}/exe") == process.exe
 
 
-def test_a_thousand_processes_of_one_unit_are_counted_and_not_all_told(
-    root: Root, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(libraries, "MOST_TOLD", 2)
+def test_a_thousand_processes_of_one_unit_are_counted_and_not_all_told(root: Root) -> None:
     before = root.index()
     with holding(root.at(LIBRARY)), holding(root.at(LIBRARY)), holding(root.at(LIBRARY)):
         root.install("libdemo", "1.1", {LIBRARY: NEW})
-        result = root.check(root.retire(before))
+        retired = root.retire(before)
+        result, whole = root.check(retired, options={"most_told": 2}), root.check(retired)
     (found,) = result.findings
-    assert len(stale_pids(result)) == 2 and found.summary.startswith("3 processes")
+    assert isinstance(found.evidence, StaleUnit)
+    assert len(stale_pids(result)) == 2 and found.evidence.total == 3 and found.summary.startswith("3 processes")
+    assert len(stale_pids(whole)) == 3, "without a limit all of them are told"
 
 
 def test_who_swaps_a_mapping_while_it_is_compared_hides_nobody_else(

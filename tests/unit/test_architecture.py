@@ -46,6 +46,7 @@ ALLOWED = {
     "cli.spf": ("model", "config", "checks", "host", "spf"),
     "cli.exim": ("model", "config", "checks", "host", "repair"),
     "cli.numpy": ("model", "config", "checks", "host", "mkl"),
+    "cli.foresee": ("model", "varlink.wire", "config", "checks", "host", "restart.plan"),
     "cli.policy": ("model", "config.needrestart"),
     "cli.doctor": ("model", "varlink.wire", "config", "host", "spawn"),
 }
@@ -143,7 +144,7 @@ def test_each_library_has_one_home(path: Path) -> None:
 @pytest.mark.real
 @pytest.mark.parametrize(
     "module",
-    ["agent.checks.worker", "agent.checks.libraries", "agent.checks.reboot", "agent.cli.ask", "agent.cli.look"],
+    ["agent.checks.worker", "agent.checks.libraries", "agent.checks.reboot", "agent.checks.foresight", "agent.cli.ask", "agent.cli.look"],
 )
 def test_what_is_started_often_loads_no_event_loop(module: str) -> None:
     code = f"import {module}, sys; sys.exit('asyncio' in sys.modules or 'rich' in sys.modules)"

@@ -1,0 +1,97 @@
+"""Whose processes these are, in words for people: a container, a guest, a snap, by the name that its owner knows. Pure.
+
+What decides is the unit, or a control group that no unit is above: only root makes those. Below a user's own manager
+it is the user's text, and said to be. Nothing is ever decided by a name.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from agent.model.facts import Unit
+
+SHORT = 12
+"""Digits of a container's id that its tools show."""
+_ID = r"(?P<id>[0-9a-f]{64})"
+_UNITS = (
+    ("docker", rf"docker-{_ID}\.scope"),
+    ("podman", rf"libpod-(?:conmon-)?{_ID}\.scope"),
+    ("kubernetes", rf"(?:crio|cri-containerd)-{_ID}\.scope"),
+    ("qemu", r"machine-qemu-\d+-(?P<name>.+)\.scope"),
+    ("lxc", r"machine-lxc-\d+-(?P<name>.+)\.scope"),
+    ("machine", r"machine-(?P<name>.+)\.scope"),
+    ("machine", r"systemd-nspawn@(?P<name>.+)\.service"),
+    ("lxc", r"lxc@(?P<name>.+)\.service"),
+    ("snap", r"snap\.(?P<name>[^.]+)\..+"),
+    ("flatpak", r"app-flatpak-(?P<name>.+)-\d+\.scope"),
+)
+_GROUPS = (
+    ("docker", rf"/docker/{_ID}"),
+    ("podman", rf"(?:/machine)?(?:/libpod_parent)?/libpod-{_ID}"),
+    ("kubernetes", rf"/kubepods(?:/[a-z]+)?/pod[^/]+/{_ID}"),
+    ("lxc", r"/lxc(?:\.payload\.|\.monitor\.|/)(?P<name>[^/]+)"),
+    ("qemu", r"/machine/(?:qemu-\d+-)?(?P<name>[^/]+)\.libvirt-qemu"),
+)
+_PATTERNS = tuple((kind, re.compile(pattern)) for kind, pattern in _UNITS)
+_TOP = tuple((kind, re.compile(rf"{pattern}(?:/.*)?")) for kind, pattern in _GROUPS)
+_ESCAPED = re.compile(r"\\x([0-9a-f]{2})")
+_GUEST = re.compile(r"/qemu\.slice/(?P<name>[^/]+)\.scope")
+
+WORDS = {
+    "docker": "docker container",
+    "podman": "podman container",
+    "kubernetes": "Kubernetes container",
+    "lxc": "LXC container",
+    "machine": "container or machine",
+    "qemu": "virtual machine",
+    "snap": "snap",
+    "flatpak": "flatpak",
+}
+CONTAINERS = frozenset({"docker", "podman", "kubernetes", "lxc", "machine", "qemu"})
+"""Kinds that are restarted with the tool that runs them, and never from outside."""
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """kind: a key of WORDS. id: of a container, in full. own_word: a user chose all of it himself."""
+
+    kind: str
+    id: str = ""
+    name: str = ""
+    own_word: bool = False
+
+    @property
+    def text(self) -> str:
+        """Return it in words; foreign text, to be made printable."""
+        short = self.id[:SHORT]
+        named = f"{self.name} ({short})" if self.name and short else self.name or short
+        return f"{WORDS[self.kind]} {named}{', by its own account' if self.own_word else ''}"
+
+
+def owner_of(unit: Unit | None, cgroup: str) -> Owner | None:
+    """Return what the processes in `cgroup`, which `unit` holds, belong to; None for this host itself."""
+    if unit is None:
+        return next(_matching(cgroup, _TOP), None)
+    guest = _GUEST.fullmatch(unit.control_group)
+    if guest:
+        return Owner("qemu", name=unescape(guest["name"]))
+    if not unit.name.startswith("user@"):
+        return next(_matching(unescape(unit.name), _PATTERNS), None)
+    below = (unescape(part) for part in reversed(cgroup.removeprefix(unit.control_group).split("/")))
+    return next((_claimed(found) for part in below for found in _matching(part, _PATTERNS)), None)
+
+
+def _matching(text: str, patterns: tuple[tuple[str, re.Pattern[str]], ...]) -> Iterator[Owner]:
+    for kind, pattern in patterns:
+        if match := pattern.fullmatch(text):
+            found = match.groupdict()
+            yield Owner(kind, found.get("id", ""), found.get("name", ""))
+
+
+def _claimed(owner: Owner) -> Owner:
+    return Owner(owner.kind, owner.id, owner.name, own_word=True)
+
+
+def unescape(name: str) -> str:
+    """Return a part of a unit's name as it was before systemd escaped it: `qemu\\x2d1\\x2dweb` is `qemu-1-web`."""
+    return _ESCAPED.sub(lambda match: chr(int(match[1], 16)), name)
