@@ -45,6 +45,7 @@ class Command:
     arguments: tuple[Argument, ...] = ()
 
 
+ROOT = _argument("--root", default="/", metavar="DIR", help="look below DIR")
 SILENCE = (
     _argument("--reason", default="", metavar="TEXT", help="why, for the history"),
     _argument("--end", action="store_true", help="tell of it again"),
@@ -120,6 +121,37 @@ COMMANDS = (
                 "--fix", metavar="ID", help="mend this finding: show the change, ask, apply, check, undo if refused"
             ),
             _argument("--yes", action="store_true", help="do not ask"),
+        ),
+    ),
+    Command(
+        "numpy",
+        "numpy",
+        "Python environments, and what MKL does to them",
+        (_argument("--all", action="store_true", help="also those without MKL"), ROOT),
+    ),
+    Command(
+        "numpy why",
+        "numpy",
+        "all that is known of one environment",
+        (_argument("environment", metavar="ENV", help="its directory"), ROOT),
+    ),
+    Command(
+        "numpy predict",
+        "numpy",
+        "what another MKL would break",
+        (
+            _argument("--mkl", required=True, metavar="DIR|PACKAGE", help="the MKL that would be there"),
+            _argument("--environment", default="", metavar="ENV", help="only this environment"),
+            ROOT,
+        ),
+    ),
+    Command(
+        "numpy prove",
+        "numpy",
+        "run a small numeric proof, as the owner, in a sandbox",
+        (
+            _argument("environment", metavar="ENV", help="its directory"),
+            _argument("--tests", action="store_true", help="numpy.test() too, which takes minutes"),
         ),
     ),
     Command(

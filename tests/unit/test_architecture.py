@@ -45,7 +45,7 @@ ALLOWED = {
     "cli.look": ("model", "config", "checks", "report.formats", "host"),
     "cli.spf": ("model", "config", "checks", "host", "spf"),
     "cli.exim": ("model", "config", "checks", "host", "repair"),
-    "cli.numpy": ("model", "config", "checks", "host", "mkl"),
+    "cli.numpy": ("model", "config", "checks", "host", "mkl", "spawn"),
     "cli.foresee": ("model", "varlink.wire", "config", "checks", "host", "restart.plan"),
     "cli.policy": ("model", "config.needrestart"),
     "cli.doctor": ("model", "varlink.wire", "config", "host", "spawn"),

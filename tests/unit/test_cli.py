@@ -39,7 +39,7 @@ VIEW: dict[str, Any] = {
 KERNEL = {"state": "current", "running": "6.1.0-56-amd64", "reason": ""}
 
 
-MORE = ["exim", "snooze", "ack", "policy import-needrestart"]
+MORE = ["exim", "numpy", "numpy why", "numpy predict", "numpy prove", "snooze", "ack", "policy import-needrestart"]
 
 
 def test_the_names_of_commands_are_those_of_the_contract() -> None:
@@ -49,7 +49,9 @@ def test_the_names_of_commands_are_those_of_the_contract() -> None:
 
 @pytest.mark.parametrize("command", [command.name for command in main.COMMANDS])
 def test_every_command_takes_json(command: str) -> None:
-    arguments = [command.replace(" ", "-"), "--json", *(["nginx"] if command in ("why", "snooze", "ack") else [])]
+    named = command in ("why", "snooze", "ack", "numpy why", "numpy prove")
+    wanted = ["--mkl", "/opt"] if command == "numpy predict" else ["nginx"] if named else []
+    arguments = [command.replace(" ", "-"), "--json", *wanted]
     assert main.build_parser().parse_args(arguments).json
 
 
