@@ -211,5 +211,11 @@ def _again_at(request: Request, findings: Iterable[Finding], groups: Iterable[Gr
 
 def _is_open(findings: Iterable[Finding], groups: Iterable[Group]) -> bool:
     """Return whether time alone may change the verdict: a unit is down, or on its way up or down."""
-    down = any(finding.severity is Severity.CRITICAL for finding in findings)
+    down = any(finding.severity is Severity.CRITICAL and not _is_refused(finding) for finding in findings)
     return down or any(group.unit and group.unit.active not in SETTLED for group in groups)
+
+
+def _is_refused(finding: Finding) -> bool:
+    """A unit that was not restarted because it would not come back waits for a person, and not for the clock."""
+    outcome = finding.evidence.outcome if isinstance(finding.evidence, StaleUnit) else None
+    return outcome is not None and outcome.result is REFUSED

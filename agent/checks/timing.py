@@ -3,16 +3,17 @@
 It reads the calendar and decides nothing else: what is not to be restarted at all is none of its business.
 """
 
-from datetime import datetime
+from datetime import datetime, timedelta
+from functools import cache
 
-from agent.host.calendar import read_window
-from agent.model.contract import stamp
+from agent.host.calendar import Window, read_window
 from agent.model.errors import AgentError
 from agent.model.facts import Unit
 from agent.model.findings import Request
 from agent.model.restarts import rule_for
 from agent.stale.pace import next_restart
 
+ASK_AGAIN = timedelta(minutes=5)
 Wait = tuple[datetime | None, str]
 
 
@@ -22,13 +23,20 @@ def waits(request: Request, unit: Unit) -> Wait | None:
     most = int(request.options.get("most_per_hour", 3))
     paced = next_restart(request.recent.get(unit.name, ()), request.now, most, unit)
     if paced:
-        return paced, f"restarted too often in a short time: not by itself again before {stamp(paced)}"
+        return paced, "restarted too often in a short time"
     if not rule.window:
         return None
     try:
-        window = read_window(rule.window, rule.window_length, request.now)
+        window = _window(rule.window, rule.window_length, request.now)
     except AgentError as problem:
-        return None, f"its window cannot be told: {problem.message}"
+        return request.now + ASK_AGAIN, f"its window cannot be told: {problem.message}"
     if window.is_open:
         return None
-    return window.opens_at, f"waits for its window ({rule.window}), which opens at {stamp(window.opens_at)}"
+    never = "" if window.opens_at else ", which never opens again"
+    return window.opens_at, f"waits for its window ({rule.window}){never}"
+
+
+@cache
+def _window(expression: str, length: float, now: datetime) -> Window:
+    """Many units may have one window: systemd is asked once."""
+    return read_window(expression, length, now)

@@ -8,10 +8,12 @@ from argparse import Namespace
 from typing import Any
 
 from agent.cli import records
+from agent.cli.blocks import Line
 from agent.cli.ask import call, emit, full_name
 from agent.model.errors import AgentError, Exit, Kind
 
 GOOD = ("fresh", "leftover")
+UNTOUCHED = ("not-run", "precheck-failed")
 
 
 def restart(options: Namespace) -> int:
@@ -32,12 +34,13 @@ def restart(options: Namespace) -> int:
     if options.dry_run:
         emit(options, {"v": 1, "plan": answer["plan"]}, records.plan(answer["plan"]))
         return Exit.CLEAN
-    return _show(options, answer["restarts"])
+    return _show(options, answer["restarts"], answer["held"])
 
 
-def _show(options: Namespace, outcomes: list[dict[str, Any]]) -> int:
-    emit(options, {"v": 1, "restarts": outcomes}, records.outcomes(outcomes))
-    return Exit.CLEAN if all(item["result"] in GOOD for item in outcomes) else Exit.FINDINGS
+def _show(options: Namespace, outcomes: list[dict[str, Any]], held: str) -> int:
+    lines = [Line(f"Stopped before the last wave: {held}.", "error")] if held else []
+    emit(options, {"v": 1, "restarts": outcomes, "held": held}, [*records.outcomes(outcomes), *lines])
+    return Exit.CLEAN if not held and all(item["result"] in GOOD for item in outcomes) else Exit.FINDINGS
 
 
 def _ask_by_wave(options: Namespace) -> int:
@@ -54,11 +57,13 @@ def _ask_by_wave(options: Namespace) -> int:
     for name, units in waves:
         if not _agrees(f"Restart {name} ({', '.join(units)})? [y/N] "):
             continue
-        outcomes += call(options, "Restart", {"units": units, "now": options.now})["restarts"]
-        if failed := [item["unit"] for item in outcomes if item["result"] not in GOOD]:
-            print(f"{', '.join(failed)} did not come back: the rest is left as it is.", file=sys.stderr)
-            break
-    return _show(options, outcomes) if outcomes else Exit.CLEAN
+        try:
+            outcomes += call(options, "Restart", {"units": units, "now": options.now})["restarts"]
+        except AgentError as problem:
+            return _show(options, outcomes, problem.message)
+        if failed := [item["unit"] for item in outcomes if item["result"] not in (*GOOD, *UNTOUCHED)]:
+            return _show(options, outcomes, f"{', '.join(failed)} did not come back")
+    return _show(options, outcomes, "") if outcomes else Exit.CLEAN
 
 
 def _agrees(question: str) -> bool:

@@ -11,6 +11,7 @@ GROUPS = (
     ("These did not come back after their restart", {"broken"}),
     ("Not restarted, for they would not come back", {"refused"}),
     ("Restarted by themselves, as soon as nothing speaks against it", {"restart"}),
+    ("Waiting for their time", {"timed"}),
     ("Waiting for your word", {"defer"}),
     ("Waiting for a reboot", {"reboot"}),
     ("Mail", {"mail"}),
@@ -57,6 +58,7 @@ def headline(view: dict[str, Any]) -> str:
         "broken": "did not come back",
         "refused": "not restarted, for it would not come back",
         "restart": "to be restarted",
+        "timed": "waiting for their time",
         "defer": "waiting for your word",
         "reboot": "waiting for a reboot",
     }
@@ -99,6 +101,8 @@ def _group(item: dict[str, Any]) -> str:
     result = (item["evidence"].get("outcome") or {}).get("result")
     if result == "precheck-failed":
         return "refused"
+    if item["evidence"].get("opens_at"):
+        return "timed"
     return "broken" if item["severity"] == "critical" else str(item["evidence"].get("disposition", ""))
 
 
@@ -110,6 +114,8 @@ def _entry(item: dict[str, Any]) -> Entry:
     outcome = item["evidence"].get("outcome") or {}
     journal = [f"  {line}" for line in outcome.get("journal", ())]
     reason = item["evidence"].get("reason", "")
+    if opens_at := item["evidence"].get("opens_at"):
+        reason = f"{reason}: at {local(opens_at)}"
     cves = _exposure(item["evidence"].get("cves", ()))
     unlisted = ", ".join(item["evidence"].get("no_changelog", ()))
     unknown = f"What else it fixed is not known: no changelog of {unlisted} tells" if unlisted else ""

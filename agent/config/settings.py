@@ -165,7 +165,7 @@ TABLES = {
 """Tables of their own: name → rows. Each is a field of `Settings`."""
 
 RULE_SETTINGS = (
-    Setting("match", _globs, "unit name patterns; the last rule that matches a unit decides"),
+    Setting("match", _globs, "unit name patterns; of those that match, the last rule that says a thing decides on it"),
     Setting("disposition", _choice("restart", "defer", "reboot", "never"), "what is done about a stale unit"),
     Setting("wave", _whole(0, 99), "order: all units of a lower wave are verified before the next one begins"),
     Setting("settle", _number(0, 600), "seconds that a restarted unit must stay active"),

@@ -11,6 +11,8 @@ from typing import Any
 
 from agent.model.events import Due, Event
 
+LONGEST_SLEEP = 900.0
+
 
 class Agenda:
     """Events wait in `events`; work can be begun while it is `open`."""
@@ -38,9 +40,16 @@ class Agenda:
             self._handles.pop(what).cancel()
         if at is None:
             return
-        delay = max((at - datetime.now(UTC)).total_seconds(), 0)
-        loop = asyncio.get_running_loop()
-        self._handles[what] = loop.call_later(delay, lambda: self.put(Due(what, datetime.now(UTC))))
+        delay = min(max((at - datetime.now(UTC)).total_seconds(), 0), LONGEST_SLEEP)
+        self._handles[what] = asyncio.get_running_loop().call_later(delay, self._ring, what, at)
+
+    def _ring(self, what: str, at: datetime) -> None:
+        """The loop's clock stands still while the machine sleeps, and knows of no clock that was set."""
+        now = datetime.now(UTC)
+        if now < at:
+            self.wake(what, at)
+        else:
+            self.put(Due(what, now))
 
     def begin(self, work: Coroutine[Any, Any, Event]) -> None:
         """Have something slow done beside the loop; its end is an event."""

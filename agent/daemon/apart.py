@@ -54,8 +54,12 @@ class Apart:
                 item.pending = True
                 self._wake(f"check {name}", soonest(item.begun, now))
 
-    def due(self, name: str, now: datetime) -> None:
-        """Its time has come."""
+    def due(self, what: str, now: datetime) -> None:
+        """A time has come that was asked for: `check NAME` begins it, `again NAME` has it wanted once more."""
+        why, _, name = what.partition(" ")
+        if why == "again":
+            self.want((name,), now)
+            return
         item = self._rounds[name]
         item.pending = False
         if item.running:

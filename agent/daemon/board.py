@@ -8,9 +8,11 @@ from typing import Any
 from agent.daemon.doors import Doors
 from agent.daemon.planning import remarks, together
 from agent.model.events import Checked
-from agent.model.findings import CheckResult
+from agent.model.findings import CheckResult, StaleUnit
 from agent.model.view import View
 from agent.store import Store
+
+UNWRITTEN = "what came of a restart could not be written down"
 
 
 class Board:
@@ -31,7 +33,8 @@ class Board:
     def take(self, results: Sequence[CheckResult], now: datetime) -> View:
         """Put new verdicts in the place of the old and return the view before; who was not run keeps his last one."""
         before = self.view
-        findings = self._store.date(together(before, results), now)
+        ran = frozenset(result.check for result in results)
+        findings = self._store.date(together(before, results), now, ran)
         self.show(findings=findings, silences=self._store.memory().silences, **remarks(before, results))
         return before
 
@@ -45,8 +48,19 @@ class Board:
 
     def hear(self, now: datetime) -> None:
         """Take note of what somebody silenced, or wants to hear of again."""
-        self._store.date(self.view.findings, now)
+        self._store.date(self.view.findings, now, frozenset())
         self.show(silences=self._store.memory().silences)
+
+    def brake(self, held: str = "") -> None:
+        """Show whether restarts are held: a unit did not come back, or what came of it could not be written down."""
+        memory = self._store.memory()
+        brake = memory.brake or (UNWRITTEN if memory.unended else "")
+        self.show(held=held or brake, braked=bool(brake))
+
+    def waits(self) -> bool:
+        """Whether some unit is to be restarted by itself when its time has come."""
+        stale = (finding.evidence for finding in self.view.findings if isinstance(finding.evidence, StaleUnit))
+        return any(item.opens_at for item in stale)
 
     def silent_until(self) -> datetime | None:
         """Return when the first silence ends by itself."""

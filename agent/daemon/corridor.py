@@ -66,6 +66,7 @@ class Corridor:
             self._beat()
             self.put(Touched(Topic.PACKAGES, "started", datetime.now(UTC)))
             self._apart.want(APART, datetime.now(UTC))
+            self.hear()
             while not isinstance(event := await self.agenda.events.get(), Stop):
                 self._handle(event)
         return event.exit_status
@@ -106,8 +107,10 @@ class Corridor:
                 self._beat()
             case Due(what="silence"):
                 self.hear()
+            case Due(what="resume"):
+                self._unended = self.store.memory().unended
             case Due():
-                self._apart.due(event.what.split()[-1], event.at)
+                self._apart.due(event.what, event.at)
             case Asked():
                 self._take_errand(event)
             case Looked():
@@ -146,7 +149,6 @@ class Corridor:
     def _take_look(self, looked: Looked) -> None:
         self._looking = False
         self._force &= looked.abandoned
-        self.agenda.wake("look", None)
         if looked.transaction:
             self.board.show(transaction=looked.transaction, outcomes=())
             telling.transaction(self.doors.tell, looked.transaction)
@@ -176,10 +178,10 @@ class Corridor:
         self.units = looked.units
         ran = {result.check for result in looked.results}
         self._plan = not_twice(self.make_plan(), self.store.memory()) if LIBRARIES in ran else None
-        if self._plan and not (has_steps(self._plan) or self._plan.agent):
+        if self._plan and not (has_steps(self._plan) or self._plan.agent or self.board.waits()):
             self.store.release()
-        brake = self.store.memory().brake
-        self.board.show(checked_at=now, trouble="", held=brake, braked=bool(brake), plan=self._plan)
+        self.board.show(checked_at=now, trouble="", plan=self._plan)
+        self.board.brake()
 
     def hear(self) -> None:
         """Take note of what somebody silenced, and be woken when that ends."""
@@ -192,7 +194,7 @@ class Corridor:
         telling.changes(self.doors.tell, before, self.view, checked)
 
     def make_plan(self) -> Plan:
-        """Return what would be restarted now, of what was found last."""
+        """Return what would be restarted now."""
         return plan_for(self.view, self.units, self.settings.rules, downtimes=self.store.downtimes())
 
     # What is done about it
@@ -245,13 +247,17 @@ class Corridor:
 
     def _take_restarts(self, done: RestartsDone) -> None:
         self._restarting = False
-        did, brake = done.performed, self.store.memory().brake
+        did = done.performed
         latest = {outcome.unit: outcome for outcome in (*self.view.outcomes, *did.outcomes)}
-        self.board.show(outcomes=tuple(latest.values()), held=did.held or brake, braked=bool(brake))
+        self.board.show(outcomes=tuple(latest.values()))
+        self.board.brake(did.held)
         if did.held:
-            self.doors.tell("braked" if brake else "held", reason=did.held)
+            self.doors.tell("braked" if self.view.braked else "held", reason=did.held)
+        if self.store.memory().unended:
+            self.agenda.wake("resume", datetime.now(UTC) + AFTER_TROUBLE)
         if self._served:
-            self._served.reply = {"plan": None, "restarts": [contract.outcome(item) for item in did.outcomes]}
+            restarts = [contract.outcome(item) for item in did.outcomes]
+            self._served.reply = {"plan": None, "restarts": restarts, "held": did.held}
         self._want("restarts")
 
     def _leave(self) -> None:
@@ -272,7 +278,7 @@ class Corridor:
             known = (self.view, self.units, self.settings.rules)
             order = order_of(*known, errand.asked.arguments, self.store.downtimes())
             if order.dry_run or not (order.goes or has_steps(order.plan)):
-                errand.answer({"plan": plan_json(order.plan), "restarts": []})
+                errand.answer({"plan": plan_json(order.plan), "restarts": [], "held": ""})
                 return
             if held := self.busy_with_packages():
                 raise AgentError(Kind.USAGE, f"Nothing is restarted now: {held}", "agentctl wait; then ask again")
@@ -286,15 +292,9 @@ class Corridor:
         self._restart(order.plan)
 
     def _reload(self) -> None:
-        self.doors.reloading()
-        try:
-            self.settings = self.doors.load_settings()
-            self._settling = replace(self._settling, quiet=timedelta(seconds=self.settings.quiet_period))
-            self.doors.tell("config-loaded", mode=self.settings.mode)
-            self.board.show(mode=self.settings.mode, rejected="")
-        except AgentError as problem:
-            self.doors.tell("config-rejected", error=problem.message, hint=problem.hint)
-            self.board.show(rejected=problem.message)
+        self.settings, rejected = self.doors.reload(self.settings)
+        self._settling = replace(self._settling, quiet=timedelta(seconds=self.settings.quiet_period))
+        self.board.show(mode=self.settings.mode, rejected=rejected)
         self.doors.ready()
         self._want("reload")
         self._apart.want(APART, datetime.now(UTC))

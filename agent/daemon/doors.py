@@ -12,7 +12,7 @@ from typing import Any
 from agent.config.load import load
 from agent.config.settings import Settings
 from agent.daemon import flag, look, telling
-from agent.daemon.notify import Notifier, stale_sessions
+from agent.daemon.notify import Notifier, Session, stale_sessions
 from agent.daemon.sessions import read_sessions
 from agent.daemon.watchers import Watchers
 from agent.host import calendar, transactions, units
@@ -45,6 +45,7 @@ class Doors:
         self._readers = readers
         self.notifier = Notifier(lambda script, words: self.tell("notify-failed", script=script, error=words))
         self._systemd = publish.Notifier()
+        self._told: list[Session] = []
         self._status = ""
         self._unpublished = ""
         self.beat = publish.watchdog_interval(os.environ, os.getpid()) or 0.0
@@ -70,10 +71,6 @@ class Doors:
         """Tell systemd that we are ready, or done with reloading."""
         self._systemd.ready(self._status)
 
-    def reloading(self) -> None:
-        """Tell systemd that the configuration is read again."""
-        self._systemd.reloading(time.monotonic())
-
     def stopping(self) -> None:
         """Tell systemd, and the journal, that we end."""
         self._systemd.stopping("Stopping")
@@ -90,6 +87,17 @@ class Doors:
         settings = load(check_window=calendar.check_expression)
         self.store.keep_settings(json.dumps(contract.encode(settings)))
         return settings
+
+    def reload(self, last: Settings) -> tuple[Settings, str]:
+        """Return the configuration as it is now; where that is not good, the `last` one, and what is wrong."""
+        self._systemd.reloading(time.monotonic())
+        try:
+            settings = self.load_settings()
+        except AgentError as problem:
+            self.tell("config-rejected", error=problem.message, hint=problem.hint)
+            return last, problem.message
+        self.tell("config-loaded", mode=settings.mode)
+        return settings, ""
 
     def locked(self) -> bool:
         """Return whether dpkg is at work; where that cannot be seen, it is not waited for."""
@@ -114,11 +122,13 @@ class Doors:
         return looked
 
     async def _tell_sessions(self, looked: Looked) -> None:
-        """People whose sessions run replaced code are told once for each transaction."""
+        """People whose sessions run replaced code are told once of each package."""
         found = [finding for result in looked.results for finding in result.findings]
         sessions = await asyncio.to_thread(lambda: list(read_sessions(self.host, found, looked.units)))
-        if sessions:
-            self.notifier.tell(stale_sessions(sessions))
+        new = [session for session in sessions if session not in self._told]
+        self._told = sessions
+        if new:
+            self.notifier.tell(stale_sessions(new))
 
     async def check(self, settings: Settings, name: str) -> Checked:
         """Run one of the checks that run apart."""

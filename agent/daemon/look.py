@@ -24,6 +24,8 @@ MOST_TOLD = 50
 """So many processes of a unit are told one by one: any user may have thousands, with names as long as a page."""
 MOST_PAST = 50
 """So many transactions tell what an interpreted program was when it began."""
+PROBED = 5.0
+"""Seconds that a unit which did not answer has to answer again."""
 LIBRARIES = "libraries"
 """The check by whose verdict units are restarted."""
 
@@ -61,7 +63,7 @@ async def _probe_again(store: Store, settings: Settings) -> None:
     """A unit that did not answer after its restart is well again once it does, or nobody asks it any more."""
     failing = [outcome.unit for outcome in store.memory().broken if outcome.result is Result.PROBE_FAILED]
     probes = {unit: rule_for(unit, settings.rules).probe for unit in failing}
-    wrong = await asyncio.gather(*(probe(wanted, limit=1.0) for wanted in probes.values() if wanted))
+    wrong = await asyncio.gather(*(probe(wanted, limit=PROBED) for wanted in probes.values() if wanted))
     asked = (unit for unit, wanted in probes.items() if wanted)
     ailing = {unit for unit, words in zip(asked, wrong, strict=True) if words}
     store.mend(unit for unit in failing if unit not in ailing)

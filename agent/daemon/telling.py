@@ -56,7 +56,7 @@ def findings(tell: Tell, before: View, found: Sequence[Finding], looked: Looked,
 def changes(tell: Tell, before: View, after: View, checked: Checked) -> None:
     """Tell what a check that runs apart found new or worse, and what is right again; or why it could not be run."""
     check = checked.check
-    if checked.problem:
+    if checked.problem and before.unseen.get(check) != after.unseen.get(check):
         tell("check-failed", error=f"{check}: {checked.problem.message}", hint=checked.problem.hint)
     known = {finding.id: finding for finding in before.findings if finding.check == check}
     found = {finding.id: finding for finding in told(after) if finding.check == check}

@@ -6,7 +6,6 @@ that a process claims to run, which may lie on a mount that hangs.
 
 import os
 from datetime import UTC, datetime
-from functools import cache
 
 import psutil
 
@@ -89,7 +88,6 @@ def tty_name(number: int) -> str:
     return ""
 
 
-@cache
 def read_users(host: Host) -> dict[int, str]:
     """Return the names of local users by id; those that a directory service knows are not asked for."""
     try:

@@ -91,7 +91,8 @@ class Step:
     """One unit in a wave. `pulls`: dependants that go down with it and must be up again after it.
 
     processes: those that are stale, for the record. cves: those whose fixes it brings into effect. expected: seconds
-    that it will be away, by what its last restarts took.
+    that it will be away, by what its last restarts took. tests: the units whose configuration is tested first, with
+    their rules: it and those that go down with it.
     """
 
     unit: str
@@ -103,6 +104,7 @@ class Step:
     processes: tuple[StaleProcess, ...] = ()
     cves: tuple[str, ...] = ()
     expected: float | None = None
+    tests: tuple[tuple[str, Rule], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,9 @@ from datetime import datetime
 import sdnotify
 
 from agent.model.contract import printable
-from agent.model.findings import Severity, StaleUnit
-from agent.model.restarts import Disposition, Result
-from agent.model.view import Phase, View, view_json
+from agent.model.findings import Finding, StaleUnit
+from agent.model.restarts import BROKEN, Disposition, Result
+from agent.model.view import Phase, View, view_json, told
 
 STATE = "state.json"
 LONGEST_STATUS = 240
@@ -78,7 +78,7 @@ def _planned(view: View) -> str:
 
 def _idle(view: View, now: datetime) -> list[str]:
     parts = [part for part in (_restarted(view, now), _broken(view), _pending(view)) if part]
-    if not view.findings:
+    if not told(view):
         parts.append("nothing runs replaced code" if not parts else "nothing waits for you")
     return parts
 
@@ -101,12 +101,17 @@ def _clock(view: View, now: datetime) -> str:
 
 
 def _broken(view: View) -> str:
-    count = sum(finding.severity is Severity.CRITICAL for finding in view.findings)
+    count = sum(_did_not_come_back(finding) for finding in told(view))
     return f"{count} did not come back" if count else ""
 
 
+def _did_not_come_back(finding: Finding) -> bool:
+    outcome = finding.evidence.outcome if isinstance(finding.evidence, StaleUnit) else None
+    return outcome is not None and outcome.result in BROKEN
+
+
 def _pending(view: View) -> str:
-    rest = [finding for finding in view.findings if finding.severity is not Severity.CRITICAL]
+    rest = [finding for finding in told(view) if not _did_not_come_back(finding)]
     soon = [finding for finding in rest if view.mode == "auto" and _is_next(finding.evidence)]
     waiting = len(rest) - len(soon)
     words = [f"{len(soon)} to be restarted" if soon else "", f"{waiting} wait for you" if waiting > 1 else ""]

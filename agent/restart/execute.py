@@ -27,7 +27,9 @@ __all__ = ["Hands", "execute", "resume"]
 async def execute(plan: Plan, hands: Hands) -> Performed:
     """Do what the plan says; return what came of each unit, and why it stopped early.
 
-    A unit that does not come back stops all later waves: that is the brake. Every outcome was noted for an attempt.
+    A unit that was started since the plan was made, by an earlier wave say, is only proven. One that does not come back
+    stops all later waves: that is the brake. Tests of configurations take time, so whether a wave may begin is asked
+    once more after them. Every outcome was noted for an attempt.
     The agent's own restart is left to the daemon. Raises no AgentError.
     """
     outcomes: list[Outcome] = []
@@ -39,7 +41,12 @@ async def execute(plan: Plan, hands: Hands) -> Performed:
         units = await look(hands, sorted({name for step in wave.steps for name in (step.unit, *step.pulls)}))
         if units is None:
             return Performed(tuple(outcomes), "systemd does not answer")
-        outcomes += await _do_wave(wave.steps, units, hands)
+        due = [step for step in wave.steps if not _is_renewed(step, units.get(step.unit))]
+        refused = await _refuse(due, units, hands)
+        if reason := await held(hands):
+            return Performed(tuple(outcomes), reason)
+        watches = [Watch(step, hands.note_attempt(step), hands.clock()) for step in wave.steps]
+        outcomes += await _carry_out(watches, due, refused, hands)
     if (plan.manager or plan.agent) and (brake := brake_after(outcomes)):
         return Performed(tuple(outcomes), brake)
     if plan.manager:
@@ -68,14 +75,6 @@ async def resume(attempts: Sequence[Attempt], rules: Sequence[Rule], hands: Hand
         if attempt.unit == MANAGER:
             outcomes.append(await resume_reexecution(attempt, hands))
     return Performed(tuple(outcomes), brake_after(outcomes))
-
-
-async def _do_wave(steps: Sequence[Step], units: Mapping[str, Unit], hands: Hands) -> list[Outcome]:
-    """A unit that was started since the plan was made, by an earlier wave say, is only proven."""
-    due = [step for step in steps if not _is_renewed(step, units.get(step.unit))]
-    refused = await _refuse(due, units, hands)
-    watches = [Watch(step, hands.note_attempt(step), hands.clock()) for step in steps]
-    return await _carry_out(watches, due, refused, hands)
 
 
 async def _carry_out(

@@ -55,7 +55,8 @@ def make_step(
     """Return the restart of `unit` as it is now; the reasons, and what is stale, are for the record."""
     rule, pulls = rule_for(unit.name, rules), _dependants(unit, units)
     processes, cves = (stale.processes[:MOST_RECORDED], stale.cves) if stale else ((), ())
-    return Step(unit.name, rule, unit.invocation, unit.main_pid, pulls, reasons, processes, cves)
+    tests = tuple((name, its) for name in (unit.name, *pulls) if (its := rule_for(name, rules)).precheck)
+    return Step(unit.name, rule, unit.invocation, unit.main_pid, pulls, reasons, processes, cves, tests=tests)
 
 
 def _is_chosen(item: StaleUnit, named: frozenset[str], now: bool) -> bool:

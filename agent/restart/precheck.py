@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from agent.model.errors import AgentError
 from agent.model.facts import Unit
-from agent.model.restarts import Outcome, Result, Step
+from agent.model.restarts import Outcome, Result, Rule, Step
 from agent.restart.configtest import Verdict, test_configuration
 from agent.restart.verify import is_up
 from agent.spawn import Done
@@ -57,15 +57,17 @@ async def precheck(step: Step, units: Mapping[str, Unit], places: Places = HERE)
     for dependant in (units[name] for name in step.pulls if name in units):
         if not objection and dependant.name.endswith(".service") and is_up(dependant):
             objection = _about(dependant, await _object(dependant, places))
-    if not objection and step.rule.precheck:
-        objection = await _object_to_configuration(step, places)
+    for name, rule in step.tests:
+        if not objection and name in units and is_up(units[name]):
+            words = await _object_to_configuration(name, rule, places)
+            objection = words if name == step.unit else _about(units[name], words)
     return Outcome(step.unit, Result.PRECHECK_FAILED, hint=objection) if objection else None
 
 
-async def _object_to_configuration(step: Step, places: Places) -> str:
-    verdict = await places.test(step.unit, step.rule.precheck, step.rule.broken, places.run)
+async def _object_to_configuration(name: str, rule: Rule, places: Places) -> str:
+    verdict = await places.test(name, rule.precheck, rule.broken, places.run)
     if verdict.is_broken is None:
-        places.tell("configuration-unknown", unit=step.unit, words=verdict.words)
+        places.tell("configuration-unknown", unit=name, words=verdict.words)
     return verdict.objection
 
 

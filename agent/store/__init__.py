@@ -6,7 +6,7 @@ aside, never deleted, and a new one begun; `recovered` then says so.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -24,6 +24,7 @@ from agent.store.database import Database
 
 CAME_BACK = (Result.FRESH, Result.LEFTOVER)
 REFUSED = (Result.NOT_RUN, Result.PRECHECK_FAILED)
+LONGEST = 300
 COUNTED = 5
 """So many of the last restarts say how long the next one will take."""
 LAST_ENDED = "SELECT * FROM attempts WHERE id IN (SELECT max(id) FROM attempts WHERE outcome IS NOT NULL GROUP BY unit)"
@@ -56,11 +57,7 @@ class Store:
             transaction=next(iter(self.transactions(1)), None),
             attempts=tuple(self._attempts(LAST_ENDED)),
             unended=tuple(self._attempts("SELECT * FROM attempts WHERE outcome IS NULL ORDER BY id")),
-            broken=tuple(
-                attempt.outcome
-                for attempt in self._attempts(f"SELECT * FROM ({LAST_ENDED}) WHERE NOT mended")
-                if attempt.outcome and attempt.outcome.result in BROKEN
-            ),
+            broken=self._broken(),
             brake=self._database.get("brake"),
             silences=tuple(self._silences("SELECT * FROM silences WHERE ended IS NULL ORDER BY number")),
         )
@@ -91,7 +88,7 @@ class Store:
                 changed = {change.package for change in changes}
                 files.replace_index(self._database, changed, index, transaction.id if transaction else 0)
             files.replace_snapshot(self._database, survey.snapshot)
-            if transaction:
+            if transaction and not self._broken():
                 self._database.set("brake", "")
         return transaction
 
@@ -109,16 +106,20 @@ class Store:
         found: dict[str, Any] = json.loads(self._database.get(f"kept {check}") or "{}")
         return found
 
-    def date(self, findings: Sequence[Finding], now: datetime) -> tuple[Finding, ...]:
-        """Return `findings` with `since`: the time at which each of them was first seen without a gap."""
+    def date(self, findings: Sequence[Finding], now: datetime, ran: Container[str]) -> tuple[Finding, ...]:
+        """Return `findings` with `since`: the time at which each of them was first seen without a gap.
+
+        ran: the checks that these come from; what was known of others stays so.
+        """
         with self._database.commit():
             ids = [contract.printable(finding.id) for finding in findings]
             known = dict(self._database.execute("SELECT id, at FROM since").fetchall())
-            since = {id: known.get(id, now.isoformat()) for id in ids}
+            since = {id: at for id, at in known.items() if id.partition("/")[0] not in ran}
+            since |= {id: known.get(id, now.isoformat()) for id in ids}
             if since != known:
                 self._database.execute("DELETE FROM since")
                 self._database.insert("since", since.items())
-            self._end_silences(ids, now)
+            self._end_silences(since, now)
         dated = zip(findings, ids, strict=True)
         return tuple(replace(finding, since=datetime.fromisoformat(since[id])) for finding, id in dated)
 
@@ -144,7 +145,7 @@ class Store:
                 (now.isoformat(), json.dumps(contract.encode(outcome)), attempt),
             ).fetchone()
             if brake := brake_after((outcome,)):
-                self._database.set("brake", brake)
+                self._database.set("brake", "; ".join(filter(None, (self._database.get("brake"), brake)))[:LONGEST])
         return tuple(json.loads(row[0]))
 
     def mend(self, units: Iterable[str]) -> None:
@@ -154,7 +155,7 @@ class Store:
                 self._database.execute("UPDATE attempts SET mended=1 WHERE unit=?", (unit,))
 
     def release(self) -> None:
-        """Take the brake off, as a new transaction does too: waves may be begun again."""
+        """Take the brake off: waves may be begun again. A transaction does so too, once nothing is broken any more."""
         with self._database.commit():
             self._database.set("brake", "")
 
@@ -180,7 +181,7 @@ class Store:
         query = "SELECT * FROM silences WHERE at >= ? ORDER BY number DESC LIMIT ?"
         return list(self._silences(query, (rows.text(since), limit)))
 
-    def _end_silences(self, ids: Sequence[str], now: datetime) -> None:
+    def _end_silences(self, ids: Container[str], now: datetime) -> None:
         """A snooze ends with its time; what was acknowledged is over with the finding."""
         self._end("until <= ?", (now.isoformat(),), now)
         for silence in tuple(self._silences("SELECT * FROM silences WHERE ended IS NULL")):
@@ -215,7 +216,7 @@ class Store:
     def downtimes(self) -> dict[str, float]:
         """Return how many seconds the restart of each unit took, in the median of the last few that succeeded."""
         taken: dict[str, list[float]] = {}
-        for attempt in self._attempts("SELECT * FROM attempts WHERE outcome IS NOT NULL ORDER BY id DESC"):
+        for attempt in self._attempts("SELECT * FROM attempts WHERE outcome IS NOT NULL ORDER BY id DESC LIMIT 1000"):
             outcome, known = attempt.outcome, taken.setdefault(attempt.unit, [])
             if outcome and outcome.result in CAME_BACK and len(known) < COUNTED:
                 known.append(dict(outcome.took).get("job", 0.0))
@@ -267,6 +268,11 @@ class Store:
     def _transaction(self, id: int) -> Transaction | None:
         row = self._database.execute("SELECT * FROM transactions WHERE id=?", (id,)).fetchone()
         return rows.transaction(row) if row else None
+
+    def _broken(self) -> tuple[Outcome, ...]:
+        """Return the outcomes that left a unit down and were not seen mended since."""
+        ended = self._attempts(f"SELECT * FROM ({LAST_ENDED}) WHERE NOT mended")
+        return tuple(item.outcome for item in ended if item.outcome and item.outcome.result in BROKEN)
 
     def _attempts(self, query: str, values: tuple[Any, ...] = ()) -> Iterator[Attempt]:
         return (rows.attempt(row) for row in self._database.execute(query, values).fetchall())

@@ -37,7 +37,7 @@ def test_a_closed_window_defers_until_it_opens_also_over_a_new_start_of_the_daem
     machine.wait()
     found = evidence(machine, "tiny.service")
     assert (found["disposition"], found["opens_at"]) == ("defer", f"{opens:%Y-%m-%dT%H:%M:%SZ}")
-    assert f"{opens:%H:%M:%S}" in found["reason"]
+    assert f"{opens:%H:%M:%S}" in found["reason"], "the window itself is shown"
     assert machine.pid("tiny.service") == before
     machine.run("systemctl restart aftercare")
     machine.wait()

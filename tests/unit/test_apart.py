@@ -34,7 +34,7 @@ def test_a_burst_of_wake_ups_makes_one_run(scene: Scene) -> None:
     for _ in range(100):
         scene.apart.touch(Topic.MAIL, NOW)
     assert scene.wakes == {"check mail": NOW + DEBOUNCE}
-    scene.apart.due("mail", NOW + DEBOUNCE)
+    scene.apart.due("check mail", NOW + DEBOUNCE)
     assert scene.begun == ["mail"]
 
 
@@ -45,21 +45,23 @@ def test_what_moves_elsewhere_wakes_nobody(scene: Scene) -> None:
 
 def test_what_moves_during_a_run_makes_another(scene: Scene) -> None:
     scene.apart.touch(Topic.MAIL, NOW)
-    scene.apart.due("mail", NOW)
+    scene.apart.due("check mail", NOW)
     scene.apart.touch(Topic.MAIL, NOW)
-    scene.apart.due("mail", NOW)
+    scene.apart.due("check mail", NOW)
     assert scene.begun == ["mail"], "two runs of one check at once"
     scene.apart.ended(Checked("mail", CheckResult("mail", ())), NOW)
     assert scene.wakes["check mail"] == NOW + DEBOUNCE
-    scene.apart.due("mail", NOW + DEBOUNCE)
+    scene.apart.due("check mail", NOW + DEBOUNCE)
     assert scene.begun == ["mail", "mail"]
 
 
 def test_a_check_is_run_again_when_it_wants_to_be_and_sooner_where_it_failed(scene: Scene) -> None:
-    scene.apart.due("mail", NOW)
+    scene.apart.due("check mail", NOW)
     scene.apart.ended(Checked("mail", CheckResult("mail", (), again_at=NOW + SPAN)), NOW)
     assert scene.wakes["again mail"] == NOW + SPAN
-    scene.apart.due("mail", NOW + SPAN)
+    scene.apart.due("again mail", NOW + SPAN)
+    assert scene.wakes["check mail"] == NOW + SPAN + DEBOUNCE, "it passed by the limit on runs"
+    scene.apart.due("check mail", NOW + SPAN)
     scene.apart.ended(Checked("mail", problem=AgentError(Kind.TIMED_OUT, "no")), NOW + SPAN)
     assert scene.wakes["again mail"] == NOW + SPAN + AFTER_TROUBLE
 
@@ -67,7 +69,7 @@ def test_a_check_is_run_again_when_it_wants_to_be_and_sooner_where_it_failed(sce
 def test_it_is_busy_from_the_first_wake_up_to_the_end(scene: Scene) -> None:
     scene.apart.touch(Topic.MAIL, NOW)
     assert scene.apart.is_busy
-    scene.apart.due("mail", NOW)
+    scene.apart.due("check mail", NOW)
     assert scene.apart.is_busy
     scene.apart.ended(Checked("mail", CheckResult("mail", ())), NOW)
     assert not scene.apart.is_busy

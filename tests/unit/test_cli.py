@@ -263,7 +263,7 @@ def talk(monkeypatch: pytest.MonkeyPatch, answers: str, results: dict[str, str])
             {"unit": unit, "result": results.get(unit, "fresh"), "took": {}, "hint": "", "journal": []}
             for unit in arguments["units"]
         ]
-        return {"plan": None, "restarts": outcomes}
+        return {"plan": None, "restarts": outcomes, "held": ""}
 
     shown = Terminal()
     monkeypatch.setattr(restart, "call", call)

@@ -63,16 +63,14 @@ class ScriptedDoors:
 
     def ready(self) -> None: ...
 
-    def reloading(self) -> None: ...
-
     def tell(self, kind: str, **fields: Any) -> None:
         self.done.append(f"tell {kind}")
 
     def publish(self, view: View) -> None:
         self.views.append(view)
 
-    def load_settings(self) -> Settings:
-        return self.settings
+    def reload(self, last: Settings) -> tuple[Settings, str]:
+        return self.settings, ""
 
     async def look(self, settings: Settings, *, force: bool) -> Looked:
         self.done.append("look hard" if force else "look")
@@ -404,13 +402,13 @@ def test_the_agent_does_not_go_while_dpkg_is_at_work(store: Store) -> None:
 def test_a_bad_configuration_is_said_and_not_used(store: Store) -> None:
     doors = ScriptedDoors(looked())
 
-    def broken() -> Settings:
-        raise AgentError(Kind.CONFIG, "aftercare.toml: unknown setting 'mod'", "did you mean mode?")
+    def broken(last: Settings) -> tuple[Settings, str]:
+        return last, "aftercare.toml: unknown setting 'mod'"
 
     async def play(corridor: Corridor) -> None:
-        doors.load_settings = broken  # type: ignore[method-assign]
+        doors.reload = broken  # type: ignore[method-assign]
         corridor.put(Reload())
-        await until(lambda: "tell config-rejected" in doors.done and corridor.view.phase is Phase.IDLE)
+        await until(lambda: bool(corridor.view.rejected) and corridor.view.phase is Phase.IDLE)
         assert "unknown setting" in corridor.view.rejected
         assert corridor.settings == QUIET
 

@@ -236,8 +236,10 @@ def runnable(place: Path, numpy: str) -> Path:
 def test_a_proof_runs_the_environments_python_and_never_as_root(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for directory in (tmp_path, *tmp_path.parents[:2]):
+    for directory in (tmp_path, *tmp_path.parents):
         directory.chmod(0o755)
+        if directory.name.startswith("pytest-of-"):
+            break
     said = (
         "import os, sys; print('Intel MKL FATAL ERROR: as', os.geteuid(), sys.flags.isolated, flush=True); os._exit(2)"
     )

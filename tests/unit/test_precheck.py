@@ -61,7 +61,7 @@ def with_verdict(verdict: Verdict, rule: Rule) -> Outcome | None:
         assert (unit, commands, broken) == ("a.service", rule.precheck, rule.broken)
         return verdict
 
-    step = Step("a.service", rule, "1", 5, (), ())
+    step = Step("a.service", rule, "1", 5, (), (), tests=(("a.service", rule),))
     places = Places(run=Asked(), test=test, policy="/nonexistent")
     return asyncio.run(precheck(step, {UNIT.name: UNIT}, places))
 

@@ -28,6 +28,11 @@ def stale(unit: str, disposition: Disposition, severity: Severity = Severity.WAR
     return Finding("libraries", unit, severity, f"{unit} runs replaced code", "", evidence)
 
 
+def broken(unit: str) -> Finding:
+    evidence = StaleUnit(unit, Disposition.NEVER, Confidence.CERTAIN, (), outcome=Outcome(unit, Result.FAILED))
+    return Finding("libraries", unit, Severity.CRITICAL, "not running since its restart", "", evidence)
+
+
 FRESH = (Outcome("nginx.service", Result.FRESH), Outcome("ssh.service", Result.FRESH))
 DEFERRED = tuple(stale(f"db{number}.service", Disposition.DEFER) for number in range(3))
 
@@ -130,7 +135,7 @@ def test_a_name_that_is_not_utf8_can_be_published(tmp_path: Path) -> None:
                 IDLE,
                 transaction=TRANSACTION,
                 outcomes=(*FRESH, Outcome("exim4.service", Result.FAILED), Outcome("a.service", Result.NOT_RUN)),
-                findings=(stale("exim4.service", Disposition.LEFTOVER, Severity.CRITICAL), DEFERRED[0]),
+                findings=(broken("exim4.service"), DEFERRED[0]),
             ),
             "Idle: 3 units restarted 14:02, 2 fresh; 1 did not come back; 1 waits for you",
         ),

@@ -15,6 +15,7 @@ from agent.model.restarts import Outcome, Result, Rule, Step
 from agent.store import Store, rows
 
 NOW = datetime(2026, 11, 22, 15, 0, tzinfo=UTC)
+ALL = ("libraries", "spf")
 OLD = FileId(1, 100, 7)
 NEW = FileId(1, 200, 8)
 
@@ -150,10 +151,10 @@ def test_a_later_success_clears_an_earlier_failure(store: Store) -> None:
 
 def test_since_is_the_first_sight_and_starts_anew_after_a_gap(store: Store) -> None:
     finding = Finding("libraries", "a", Severity.INFO, "", "", {})
-    assert store.date([finding], NOW)[0].since == NOW
-    assert store.date([finding], NOW + timedelta(hours=1))[0].since == NOW
-    store.date([], NOW)
-    assert store.date([finding], NOW + timedelta(hours=2))[0].since == NOW + timedelta(hours=2)
+    assert store.date([finding], NOW, ALL)[0].since == NOW
+    assert store.date([finding], NOW + timedelta(hours=1), ALL)[0].since == NOW
+    store.date([], NOW, ALL)
+    assert store.date([finding], NOW + timedelta(hours=2), ALL)[0].since == NOW + timedelta(hours=2)
 
 
 def test_history_is_newest_first_and_filtered(store: Store) -> None:
@@ -229,8 +230,8 @@ def test_a_history_that_cannot_be_opened_at_all_is_a_sentence(tmp_path: Path) ->
 def test_a_subject_that_is_no_text_is_dated_all_the_same(store: Store) -> None:
     """A program's path may be any bytes; what SQLite cannot take would end the daemon at every start."""
     finding = Finding("libraries", "/home/eve/\udcff\x1b[31m", Severity.INFO, "", "", {})
-    assert store.date([finding], NOW)[0].since == NOW
-    assert store.date([finding], NOW + timedelta(hours=1))[0].since == NOW
+    assert store.date([finding], NOW, ALL)[0].since == NOW
+    assert store.date([finding], NOW + timedelta(hours=1), ALL)[0].since == NOW
 
 
 def finding(subject: str) -> Finding:
@@ -244,18 +245,18 @@ def silence(kind: SilenceKind, until: datetime | None = None) -> Silence:
 def test_a_snooze_ends_with_its_time(store: Store) -> None:
     until = NOW + timedelta(days=1)
     store.silence(silence(SilenceKind.SNOOZE, until))
-    store.date([], until - timedelta(seconds=1))
+    store.date([], until - timedelta(seconds=1), ALL)
     assert store.memory().silences == (silence(SilenceKind.SNOOZE, until),)
-    store.date([finding("a")], until)
+    store.date([finding("a")], until, ALL)
     assert store.memory().silences == ()
     assert store.silences()[0].ended == until
 
 
 def test_what_was_acknowledged_is_over_with_the_finding(store: Store) -> None:
     store.silence(silence(SilenceKind.ACK))
-    store.date([finding("a")], NOW + timedelta(days=400))
+    store.date([finding("a")], NOW + timedelta(days=400), ALL)
     assert [item.id for item in store.memory().silences] == ["spf/a"]
-    store.date([finding("b")], NOW)
+    store.date([finding("b")], NOW, ALL)
     assert store.memory().silences == ()
 
 
@@ -274,7 +275,16 @@ def test_a_unit_that_did_not_come_back_puts_the_brake_on_until_the_next_transact
     store.end(begin(store, "nginx.service", cause), Outcome("nginx.service", Result.FAILED), NOW)
     assert store.memory().brake == "nginx.service (failed) did not come back"
     upgrade(store, "3", FileId(1, 300, 9))
+    assert store.memory().brake, "a transaction that mended nothing took the brake off"
+    store.mend(["nginx.service"])
+    upgrade(store, "4", FileId(1, 400, 9))
     assert store.memory().brake == ""
+
+
+def test_all_that_did_not_come_back_is_named(store: Store) -> None:
+    for unit in ("a.service", "b.service"):
+        store.end(begin(store, unit, 1), Outcome(unit, Result.FAILED), NOW)
+    assert "a.service (failed)" in store.memory().brake and "b.service (failed)" in store.memory().brake
 
 
 def test_the_brake_can_be_taken_off(store: Store) -> None:

@@ -45,5 +45,10 @@ def test_apt_is_told_to_change_and_to_lock_nothing() -> None:
 
 @pytest.mark.real
 def test_apt_itself_says_what_can_be_understood() -> None:
-    for new in read_upgrades(Host()).values():
+    try:
+        upgrades = read_upgrades(Host())
+    except AgentError as problem:
+        assert "apt-get cannot plan an upgrade" in problem.message, "a machine whose packages contradict each other"
+        return
+    for new in upgrades.values():
         assert new is None or new[0].isalnum()
