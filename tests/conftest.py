@@ -12,4 +12,5 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "xdist_group(name): what pytest-xdist keeps together")
     config.addinivalue_line("markers", "real: a unit test that may start programs, resolve names and connect")
+    config.addinivalue_line("markers", "full_matrix: all releases of MKL, which `make test-mkl` fetches")
     config.addinivalue_line("markers", "suites(*names): the Debian suites that an end-to-end test needs to see")

@@ -27,8 +27,15 @@ def root(place: Path) -> Root:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep these tests from running beside each other: they look at all processes of this machine."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep these tests from running beside each other: they look at all processes of this machine.
+
+    The full matrix of MKL is for `make test-mkl`.
+    """
+    whole = os.environ.get("AFTERCARE_MKL") == "full"
+    out = [item for item in items if item.get_closest_marker("full_matrix") and not whole]
+    items[:] = [item for item in items if item not in set(out)]
+    config.hook.pytest_deselected(items=out)
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent):
             item.add_marker(pytest.mark.xdist_group("this machine"))

@@ -21,7 +21,7 @@ from tests.integration.mkl_files import DEBIAN, SUFFIX, consumers, release
 from tests.integration.mkl_stage import ANSWER, COMPLEX, REAL, SIMPLE, Outcome, Stage
 
 OLD, MIDDLE, NEW = "2022.2.1", "2024.2.2", "2026.2.0"
-full = pytest.mark.skipif(os.environ.get("AFTERCARE_MKL") != "full", reason="only with AFTERCARE_MKL=full")
+full = pytest.mark.full_matrix
 with_avx512 = pytest.mark.skipif("avx512vl" not in read_cpu(Host()).flags, reason="this processor has no AVX-512")
 BOTH = pytest.mark.parametrize("linkage", ["layered", "sdl"])
 

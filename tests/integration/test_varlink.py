@@ -93,6 +93,8 @@ class Handlers:
             "Watch": Method(self.watch, Right.READER, more=True),
             "History": Method(self.history, Right.READER),
             "Check": Method(self.status, Right.ACTOR),
+            "Silence": Method(self.status, Right.ACTOR),
+            "Speak": Method(self.status, Right.ACTOR),
         }
 
 
@@ -209,7 +211,7 @@ def test_the_group_may_read_but_not_act(daemon: Daemon, gid: int, groups: list[i
 
 def test_others_get_counts_and_nothing_else(daemon: Daemon) -> None:
     assert ask_as(daemon.path, NOBODY, NOBODY, [], "Counts")["parameters"]["counts"] == {"warning": 3}
-    for method in ("Status", "Plan", "Restart", "Why", "Wait", "Watch", "History", "Check"):
+    for method in ("Status", "Plan", "Restart", "Why", "Wait", "Watch", "History", "Check", "Silence", "Speak"):
         refused = ask_as(daemon.path, NOBODY, NOBODY, [5], method)
         assert refused["error"] == "org.aftercare.Agent.PermissionDenied", method
         assert refused["parameters"]["kind"] == "denied" and "sudo" in refused["parameters"]["hint"]
