@@ -18,8 +18,12 @@ from agent.host.pyroots import find_roots
 from agent.host.pywalk import Limits
 from agent.model.facts import Host
 
-SOON = timedelta(seconds=1)
+SOON = timedelta(seconds=5)
+"""So long after the last change of the linking: an admin who tries this and that causes one search."""
+LATEST = timedelta(minutes=1)
 WHILE_UNFINISHED = timedelta(minutes=10)
+LISTS, TIMES = ("roots", "left", "incomplete", "passed_over"), ("searched", "waiting", "changed")
+"""Fields of what is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +31,8 @@ class Known:
     """What is remembered from run to run. states: by site directory, plain JSON, see `judged`.
 
     searched: when the disk was last searched; roots: the extra ones that it was searched with. left: where the next
-    search begins. incomplete, passed_over: what that search could not, or would not look at. pending: a search is due
-    and was put off. linking: see `linking.read_linking`.
+    search begins. incomplete, passed_over: what that search could not, or would not look at. waiting: since when a
+    search is due that was put off. linking, and when it was last seen to change: see `linking.read_linking`.
     """
 
     environments: tuple[Environment, ...] = ()
@@ -38,8 +42,9 @@ class Known:
     left: tuple[str, ...] = ()
     incomplete: tuple[str, ...] = ()
     passed_over: tuple[str, ...] = ()
-    pending: bool = False
+    waiting: datetime | None = None
     linking: str = ""
+    changed: datetime | None = None
 
 
 def recall(kept: Mapping[str, Any]) -> Known:
@@ -47,14 +52,10 @@ def recall(kept: Mapping[str, Any]) -> Known:
     if kept.get("by") != RUNNING:
         return Known()
     try:
-        return Known(
-            environments=tuple(map(unpack, kept["environments"])),
-            states=dict(kept["states"]),
-            searched=datetime.fromisoformat(kept["searched"]) if kept["searched"] else None,
-            **{name: tuple(kept[name]) for name in ("roots", "left", "incomplete", "passed_over")},
-            pending=bool(kept["pending"]),
-            linking=str(kept["linking"]),
-        )
+        lists: dict[str, Any] = {name: tuple(kept[name]) for name in LISTS}
+        times: dict[str, Any] = {name: datetime.fromisoformat(kept[name]) if kept[name] else None for name in TIMES}
+        environments = tuple(map(unpack, kept["environments"]))
+        return Known(environments, dict(kept["states"]), linking=str(kept["linking"]), **lists, **times)
     except (LookupError, TypeError, ValueError):
         return Known()
 
@@ -65,9 +66,8 @@ def keep(known: Known) -> dict[str, Any]:
         "by": RUNNING,
         "environments": [pack(item) for item in known.environments],
         "states": dict(known.states),
-        "searched": known.searched.isoformat() if known.searched else None,
-        **{name: list(getattr(known, name)) for name in ("roots", "left", "incomplete", "passed_over")},
-        "pending": known.pending,
+        **{name: list(getattr(known, name)) for name in LISTS},
+        **{name: time.isoformat() if (time := getattr(known, name)) else None for name in TIMES},
         "linking": known.linking,
     }
 
@@ -91,9 +91,10 @@ def survey(host: Host, mounts: Mounts, known: Known, order: Order) -> Known:
     current = recheck(host, mounts, known.environments)
     shown = read_sites(host, mounts, order.sites - {item.site for item in current})
     current = merge(current, shown) if shown else current
-    due = _is_due(known, order)
-    now = replace(known, environments=current, linking=order.linking, pending=due)
-    if not due or (current and not known.pending):
+    changed = order.now if known.linking != order.linking else known.changed
+    waiting = min(known.waiting or order.now, order.now) if _is_due(known, order) else None
+    now = replace(known, environments=current, linking=order.linking, waiting=waiting, changed=changed)
+    if waiting is None or (current and order.now < _begins(now, waiting)):
         return now
     step_back()
     return search(host, mounts, now, order, Limits())
@@ -122,14 +123,14 @@ def search(
         left=found.left,
         incomplete=found.incomplete,
         passed_over=found.passed_over,
-        pending=False,
+        waiting=None,
     )
 
 
 def next_run(known: Known, order: Order) -> datetime | None:
     """Return when the check wants to be run again: to search."""
-    if known.pending:
-        return order.now + SOON
+    if known.waiting:
+        return _begins(known, known.waiting)
     if known.left:
         return order.now + WHILE_UNFINISHED
     return known.searched + timedelta(days=order.days) if known.searched else None
@@ -143,8 +144,13 @@ def unchanged(before: Known, now: Known) -> frozenset[str]:
     return frozenset(item.site for item in now.environments if old.get(item.site) == item)
 
 
+def _begins(known: Known, waiting: datetime) -> datetime:
+    """Return when to search, that being due since `waiting`: once nothing has moved for a while, but soon enough."""
+    return min(max(waiting, known.changed or waiting) + SOON, waiting + LATEST)
+
+
 def _is_due(known: Known, order: Order) -> bool:
-    if known.searched is None or known.pending or known.roots != order.roots or known.linking != order.linking:
+    if known.searched is None or known.waiting or known.roots != order.roots or known.linking != order.linking:
         return True
     pause = WHILE_UNFINISHED if known.left else timedelta(days=order.days)
     return not known.searched <= order.now < known.searched + pause

@@ -20,7 +20,7 @@ from agent.host.pyconfig import read_build
 from agent.host.pyfacts import Environment
 from agent.host.pyopenmp import read_openmp
 from agent.host.transactions import read_snapshot
-from agent.host.variables import Variables
+from agent.host.variables import Variables, read_activation
 from agent.mkl.facts import Around, Built
 from agent.mkl.linkage import Linkage
 from agent.mkl.verdict import Kind, Verdict, judge, worst
@@ -84,9 +84,9 @@ def judge_all(
     if not rest:
         return [Judged(item, NOT_MKL) for item in environments], ()
     look = begin()
-    first = known | {item.site: judge_one(look, item, look.login, Around()) for item in rest}
+    first = known | {item.site: judge_one(look, item, logins_of(look, item), Around()) for item in rest}
     bound = [item for item in rest if first[item.site].kind is not Kind.NOT_MKL]
-    used, problem = uses(look.host, users, bound) if bound else ({}, "")
+    used, untold = uses(look.host, users, bound, look.mounts) if bound else ({}, ())
     owners, unknown = _read_owners(look.host, {path for item in bound for path in first[item.site].marks})
     judged = [
         judge_bound(look, item, states.get(item.site, {}), used[item.site], owners)
@@ -94,8 +94,7 @@ def judge_all(
         else Judged(item, first[item.site])
         for item in environments
     ]
-    sentences = (f"which units use MKL: {problem}" if problem else "", unknown)
-    return judged, tuple(sentence for sentence in sentences if sentence)
+    return judged, (*untold, *([unknown] if unknown else ()))
 
 
 def _is_free(state: Mapping[str, Any] | None) -> bool:
@@ -167,14 +166,21 @@ def judge_bound(
         old_mappings=use.replaced,
         openmp=read_openmp(look.host, look.mounts, environment.site),
     )
-    verdict = judge_one(look, environment, look.login, around)
+    verdict = judge_one(look, environment, logins_of(look, environment), around)
     units = {
         name: (variables, judge_one(look, environment, variables, around))
         for name, variables in use.units.items()
-        if variables != look.login
+        if variables != logins_of(look, environment)
     }
     other = {name: pair for name, pair in units.items() if pair[1].kind is not verdict.kind}
     return Judged(environment, verdict, built, other)
+
+
+def logins_of(look: Look, environment: Environment) -> Variables:
+    """Return the variables for whoever works in an environment: conda's activation sets some, units do without it."""
+    if environment.kind != "conda":
+        return look.login
+    return {**look.login, **read_activation(look.host, look.mounts, environment.prefix)}
 
 
 def _owned(environment: Environment, owners: Mapping[str, tuple[str, str]]) -> Iterator[tuple[str, tuple[str, str]]]:

@@ -29,8 +29,8 @@ from agent.model.findings import CheckResult, Request
 
 MOST_ROWS = 300
 MOST_NAMED = 5
-WHILE_REPLACED = timedelta(hours=1)
-"""No event tells that a process ended which runs a replaced MKL."""
+WHILE_UNHEARD = timedelta(hours=1)
+"""No event tells that a process ended which runs a replaced MKL, or that a unit was edited."""
 
 
 def run(host: Host, request: Request) -> CheckResult:
@@ -58,8 +58,10 @@ def mounts_of(host: Host) -> Mounts:
         mounts = read_mounts(host)
         probe()
     except OSError as problem:
-        message = f"Python environments cannot be looked for: {problem.filename}: {problem.strerror}"
-        raise AgentError(Problem.UNREADABLE, message, "this takes Linux 5.6 and openat2(2)") from problem
+        message = f"Python environments cannot be looked for: {problem.filename or 'openat2'}: {problem.strerror}"
+        raise AgentError(
+            Problem.UNREADABLE, message, "this takes Linux 5.6, and a unit without RestrictSUIDSGID="
+        ) from problem
     return mounts
 
 
@@ -95,7 +97,7 @@ def tell(
             "not_shown": max(len(ordered) - MOST_ROWS, 0),
             "verdicts": dict(Counter(item.worst.kind.value for item in ordered)),
             "searched": stamp(known.searched),
-            "searching": known.pending,
+            "searching": bool(known.waiting),
             "passed_over": [printable(line) for line in known.passed_over],
         },
         unseen=(*known.incomplete, *sentences, *_unknown(ordered)),
@@ -105,8 +107,8 @@ def tell(
 
 
 def _again(judged: Sequence[Judged], known: Known, order: Order) -> datetime | None:
-    replaced = any(item.worst.kind is Kind.RESTART for item in judged)
-    times = (environments.next_run(known, order), order.now + WHILE_REPLACED if replaced else None)
+    unheard = any(item.worst.kind is Kind.RESTART or item.units for item in judged)
+    times = (environments.next_run(known, order), order.now + WHILE_UNHEARD if unheard else None)
     return min((time for time in times if time), default=None)
 
 

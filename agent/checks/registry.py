@@ -34,6 +34,7 @@ CHECKS = {
         Check("libraries", frozenset({Topic.PACKAGES})),
         Check("reboot", frozenset({Topic.PACKAGES})),
         Check("exim", frozenset({Topic.PACKAGES, Topic.MAIL, Topic.NETWORK})),
+        Check("spf", frozenset({Topic.MAIL, Topic.NETWORK})),
         Check("numpy", frozenset({Topic.PACKAGES, Topic.LINKING})),
     )
 }

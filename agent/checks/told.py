@@ -1,10 +1,12 @@
 """How verdicts on Python environments are put: findings, and the rows of the detail. Pure, and all of it printable."""
 
+import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from agent.checks.judged import Judged, interpreter
+from agent.mkl.repairs import Repair
 from agent.mkl.verdict import Kind, Verdict
 from agent.model.contract import printable
 from agent.model.findings import Finding, Severity
@@ -12,6 +14,7 @@ from agent.model.findings import Finding, Severity
 CHECK = "numpy"
 FINE = frozenset({Kind.NOT_MKL, Kind.OK, Kind.OK_UNCHANGED, Kind.INFO, Kind.UNKNOWN})
 """Verdicts that are no finding. An unknown is told among what was not seen: it is no alarm."""
+FOR_LOGINS = re.compile(r"echo ([A-Z_]+=[A-Z0-9,]+) >>/etc/environment")
 LONGEST_SUMMARY = 100
 LONGEST = 1_000
 MOST = 20
@@ -54,11 +57,30 @@ def repairs_of(judged: Judged, names: Names) -> list[dict[str, str]]:
         "conda install ": f"{lead}conda install -p {shlex.quote(environment.prefix)} ",
     }
     found = []
-    for item in judged.worst.repairs:
+    for item in map(_for_units(judged), judged.worst.repairs):
         start = next((words for words in inside if item.command.startswith(words)), "")
         command = f"{inside[start]}{item.command.removeprefix(start)}" if start else item.command
         found.append({"command": command, "why": item.why})
     return found
+
+
+def _for_units(judged: Judged) -> Callable[[Repair], Repair]:
+    """Where only a unit goes wrong, a variable belongs into the unit: services see nothing of /etc/environment."""
+    units = [name for name, (_, other) in judged.units.items() if other.kind is judged.worst.kind]
+    if judged.worst.kind is judged.verdict.kind or not units:
+        return lambda item: item
+
+    def move(item: Repair) -> Repair:
+        found = FOR_LOGINS.fullmatch(item.command)
+        if not found:
+            return item
+        place = f"/etc/systemd/system/{units[0]}.d"
+        write = f"printf '[Service]\\nEnvironment={found[1]}\\n' >{shlex.quote(f'{place}/mkl.conf')}"
+        name = shlex.quote(units[0])
+        command = f"mkdir -p {shlex.quote(place)} && {write} && systemctl daemon-reload && systemctl restart {name}"
+        return Repair(command, "sets it in the unit; other units that are named need the same")
+
+    return move
 
 
 def row_of(judged: Judged, names: Names) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from agent.checks.progress import PROGRESS
 from agent.host import mappings, processes
+from agent.host.mounts import Mounts
 from agent.host.pyfacts import Environment
 from agent.host.pyusers import Loaded, read_loaded
 from agent.host.units import read_units
@@ -19,6 +20,7 @@ from agent.model.facts import Host, Unit
 from agent.stale.blame import unit_of
 
 MOST_SITES = 500
+MOST_TOLD = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +66,17 @@ def look_at_users(host: Host, skip: Collection[int] = (), crowds: Collection[str
     return Users(tuple(loaded), tuple(skipped))
 
 
-def uses(host: Host, users: Users, environments: Sequence[Environment]) -> tuple[dict[str, Use], str]:
-    """Return who uses which of `environments`, by site directory, and why units are not known (empty: they are)."""
+def uses(
+    host: Host, users: Users, environments: Sequence[Environment], mounts: Mounts = {}
+) -> tuple[dict[str, Use], tuple[str, ...]]:
+    """Return who uses which of `environments`, by site directory, and what of units is not known, in sentences."""
     units, problem = _read_units(host)
     running = {item.site: [one for one in users.loaded if item.site in one.sites] for item in environments}
     named = {item.site: set(_units_of(host, item, running[item.site], units)) for item in environments}
     every = sorted({name for some in named.values() for name in some})
+    unread: tuple[str, ...] = ()
     try:
-        variables = read_unit_variables(host, every)
+        variables, unread = read_unit_variables(host, mounts, every)
     except AgentError as failed:
         variables, problem = {}, failed.message
     found = {
@@ -81,7 +86,7 @@ def uses(host: Host, users: Users, environments: Sequence[Environment]) -> tuple
         )
         for item in environments
     }
-    return found, problem
+    return found, (*([f"which units use MKL: {problem}"] if problem else ()), *unread[:MOST_TOLD])
 
 
 def _read_units(host: Host) -> tuple[dict[str, Unit], str]:

@@ -124,6 +124,45 @@ COMMANDS = (
         ),
     ),
     Command(
+        "spf",
+        "spf",
+        "whether what DNS publishes lets this host send its mail, and the record that would",
+        (_argument("domain", nargs="?", metavar="DOMAIN", help="this one alone, also where it is not ours"),),
+    ),
+    Command(
+        "spf evaluate",
+        "evaluate",
+        "what SPF says of any client, step by step (exit status: 0 pass, 1 other, 3 temperror)",
+        (
+            _argument("--ip", required=True, metavar="ADDR", help="the address of the client"),
+            _argument("--mail-from", required=True, metavar="ADDR", help="the envelope sender, or '<>' for a bounce"),
+            _argument("--helo", default="", metavar="NAME", help="the name that the client greets with"),
+            _argument("--nameserver", metavar="ADDR[#PORT]", help="ask this server, not the system's"),
+            _argument("--record", metavar="TEXT", help="judge this record in the place of what is published"),
+        ),
+    ),
+    Command(
+        "spf reflector",
+        "reflector",
+        "on another machine: answer probes with the verdict on the connection that they come by",
+        (
+            _argument("--listen", action="append", metavar="ADDR:PORT", help="listen here (default: :25; repeatable)"),
+            _argument(
+                "--nameserver", action="append", metavar="ADDR[#PORT]", help="ask these servers, not the system's"
+            ),
+        ),
+    ),
+    Command(
+        "spf verify",
+        "verify",
+        "send a probe through exim and follow it to the answer (exit status: 0 pass, 1 other, 3 timed out)",
+        (
+            _argument("address", metavar="ADDRESS", help="spf-verify@HOST of a reflector, or any other mailbox"),
+            _argument("--from", dest="sender", metavar="ADDR", help="the envelope sender, or '<>' for a bounce"),
+            _argument("--timeout", type=float, default=60.0, metavar="S", help="seconds at most (default: 60)"),
+        ),
+    ),
+    Command(
         "numpy",
         "numpy",
         "Python environments, and what MKL does to them",

@@ -32,8 +32,9 @@ MOST_LINKS = 40
 MOST_DIRECTORIES = 64
 LONGEST_PATH = 4096
 TOKEN = re.compile(r"\$(?:\{(ORIGIN|LIB|PLATFORM)\}|(ORIGIN|LIB|PLATFORM)(?![A-Za-z0-9_]))")
-REPLACED = ("libmkl_", "libiomp5")
-"""How the names of files begin that `Scope.instead` moves."""
+MKL = "libmkl_"
+REPLACED = (MKL, "libiomp5")
+"""How the names of files begin that `Scope.instead` moves; an OpenMP runtime is kept where the other place has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,9 +198,10 @@ def locate(host: Host, path: str, scope: Scope) -> str:
     """Return the file that `path` leads to, without symlinks; another's place taken into account (`Scope.instead`)."""
     real = follow(host, path)
     directory, _, name = real.rpartition("/")
-    if directory in scope.instead and name.startswith(REPLACED):
-        return follow(host, f"{scope.instead[directory]}/{name}")
-    return real
+    if directory not in scope.instead or not name.startswith(REPLACED):
+        return real
+    other = follow(host, f"{scope.instead[directory]}/{name}")
+    return other if name.startswith(MKL) or os.path.lexists(host.under(other)) else real
 
 
 def open_regular(host: Host, real: str) -> int | None:

@@ -34,7 +34,7 @@ def daemon(machine: Machine) -> Machine:
     machine.run(["sh", "-c", BUILD])
     machine.run(["dpkg", "-i", "/root/python3-part_1.deb", "/root/demo-daemon_1.deb"])
     machine.wait()
-    machine.run("systemctl daemon-reload; systemctl start demo.service; sleep 3")
+    machine.run("systemctl daemon-reload; sleep 3; systemctl start demo.service; sleep 3")
     return machine
 
 

@@ -39,7 +39,7 @@ VIEW: dict[str, Any] = {
 KERNEL = {"state": "current", "running": "6.1.0-56-amd64", "reason": ""}
 
 
-MORE = ["exim", "numpy", "numpy why", "numpy predict", "numpy prove", "snooze", "ack", "policy import-needrestart"]
+MORE = ["exim", "spf", "spf evaluate", "spf reflector", "spf verify", "numpy", "numpy why", "numpy predict", "numpy prove", "snooze", "ack", "policy import-needrestart"]
 
 
 def test_the_names_of_commands_are_those_of_the_contract() -> None:
@@ -50,7 +50,12 @@ def test_the_names_of_commands_are_those_of_the_contract() -> None:
 @pytest.mark.parametrize("command", [command.name for command in main.COMMANDS])
 def test_every_command_takes_json(command: str) -> None:
     named = command in ("why", "snooze", "ack", "numpy why", "numpy prove")
-    wanted = ["--mkl", "/opt"] if command == "numpy predict" else ["nginx"] if named else []
+    own = {
+        "numpy predict": ["--mkl", "/opt"],
+        "spf evaluate": ["--ip", "192.0.2.1", "--mail-from", "<>"],
+        "spf verify": ["spf-verify@example.org"],
+    }
+    wanted = own.get(command, ["nginx"] if named else [])
     arguments = [command.replace(" ", "-"), "--json", *wanted]
     assert main.build_parser().parse_args(arguments).json
 

@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 
-from agent.checks.environments import Known, recall
+from agent.checks.environments import SOON, Known, recall
 from agent.checks.judged import Judged, judge_all, judge_bound
 from agent.checks.numpy import look_of, order_of, run, tell
 from agent.checks.told import evidence_of, finding_of
 from agent.checks.users import Use, Users
 from agent.host.linking import read_linking
 from agent.host.pyusers import read_loaded
-from agent.host.variables import parse_file, parse_units
+from agent.host.variables import Declared, parse_file, parse_units
 from agent.mkl.verdict import Kind
 from agent.model import contract
 from agent.model.facts import Host
@@ -171,7 +171,10 @@ def test_variables_are_read_as_systemd_and_pam_write_them() -> None:
         'Id=app.service\nEnvironment=PATH=/x "LD_LIBRARY_PATH=/opt/my mkl" MKL_INTERFACE_LAYER=GNU,LP64\n\n'
         'Id=none.service\nEnvironment=HOME=/\n\nId=odd.service\nEnvironment="LD_BIND_NOW=1\n'
     )
-    assert parse_units(text) == {"app.service": {"LD_LIBRARY_PATH": "/opt/my mkl", "MKL_INTERFACE_LAYER": "GNU,LP64"}}
+    found = parse_units(text)
+    expected = {"LD_LIBRARY_PATH": "/opt/my mkl", "MKL_INTERFACE_LAYER": "GNU,LP64"}
+    assert found["app.service"] == Declared(expected)
+    assert found["none.service"] == found["odd.service"] == Declared({})
     assert parse_file("# c\nexport MKL_THREADING_LAYER='GNU'\nLD_BIND_NOW = 1\nEDITOR=vi\nnonsense\n") == {
         "MKL_THREADING_LAYER": "GNU",
         "LD_BIND_NOW": "1",
@@ -240,8 +243,8 @@ def test_when_a_search_is_due_what_is_known_is_told_first(tmp_path: Path) -> Non
     due = check(tmp_path, first.keep, NOW + WEEK)
     assert list(verdicts(due)) == ["/srv/app"]
     assert due.detail["searching"] is True
-    assert due.again_at == NOW + WEEK + timedelta(seconds=1)
-    after = check(tmp_path, due.keep, NOW + WEEK + timedelta(seconds=1))
+    assert due.again_at == NOW + WEEK + SOON
+    after = check(tmp_path, due.keep, NOW + WEEK + SOON)
     assert sorted(verdicts(after)) == ["/srv/app", "/srv/new"]
     assert after.detail["searching"] is False
 
@@ -253,12 +256,37 @@ def test_a_search_is_due_at_once_when_the_linking_of_the_host_or_the_settings_ha
     assert check(tmp_path, first.keep).detail["searching"] is False
     wider = check(tmp_path, first.keep, roots=["/data"])
     assert wider.detail["searching"] is True
-    assert sorted(verdicts(check(tmp_path, wider.keep, roots=["/data"]))) == ["/data/app", "/srv/app"]
+    assert sorted(verdicts(check(tmp_path, wider.keep, NOW + SOON, roots=["/data"]))) == ["/data/app", "/srv/app"]
     (tmp_path / "etc").mkdir(exist_ok=True)
     (tmp_path / "etc/ld.so.cache").write_bytes(cache(**{"libfoo.so.1": "/usr/lib/libfoo.so.1"}))
     assert check(tmp_path, first.keep).detail["searching"] is False
     (tmp_path / "etc/ld.so.cache").write_bytes(cache(**{"libmkl_core.so.2": f"{PLACE}/libmkl_core.so.2"}))
     assert check(tmp_path, first.keep).detail["searching"] is True
+
+
+def test_a_search_waits_until_the_linking_has_come_to_rest_but_not_for_ever(tmp_path: Path) -> None:
+    """Each flip of an alternative is judged at once; the search that all of them cause comes after the last."""
+    venv(tmp_path, "/srv/app")
+    (tmp_path / "etc").mkdir()
+    result, now, seen = check(tmp_path), NOW, []
+    for number in range(33):
+        now += timedelta(seconds=4)
+        (tmp_path / "etc/ld.so.cache").write_bytes(cache(**{"libmkl_core.so.2": f"/opt/{number}/libmkl_core.so.2"}))
+        result = check(tmp_path, result.keep, now)
+        assert "/srv/app" in verdicts(result)
+        seen.append(result.detail["searching"])
+        assert not seen[-1] or now < (result.again_at or now) <= now + SOON
+    assert seen[:14] == [True] * 14, "while it moves"
+    assert not all(seen), "a search must come once a minute at the latest"
+    assert seen.count(False) == 2
+
+
+def test_a_clock_that_is_set_back_does_not_put_a_search_off(tmp_path: Path) -> None:
+    venv(tmp_path, "/srv/app")
+    due = check(tmp_path, check(tmp_path).keep, NOW + WEEK)
+    back = check(tmp_path, due.keep, NOW)
+    assert back.again_at is not None and back.again_at <= NOW + WEEK
+    assert back.again_at <= NOW + timedelta(minutes=1)
 
 
 def test_days_between_two_searches_can_be_set(tmp_path: Path) -> None:
