@@ -1,5 +1,6 @@
 """Plans, restarts and the past, as blocks made from the JSON of the contract. Pure."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from agent.cli.blocks import Block, Line, Table, local
@@ -7,8 +8,17 @@ from agent.cli.blocks import Block, Line, Table, local
 
 def restarts(outcomes: list[dict[str, Any]]) -> Table:
     """Return what came of the restarts of the last transaction."""
-    rows = tuple((item["unit"], item["result"], _before(item), _took(item["took"]), item["hint"]) for item in outcomes)
-    return Table("Restarts of the last transaction", ("unit", "result", "expected", "took", "note"), rows)
+    rows = [(item["unit"], item["result"], _before(item), _took(item["took"]), item["hint"]) for item in outcomes]
+    return _table("Restarts of the last transaction", ("unit", "result", "expected", "took", "note"), rows, 2)
+
+
+def _table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]], optional: int) -> Table:
+    """Return a table without its column number `optional` where that is empty throughout."""
+    if any(row[optional] for row in rows):
+        return Table(title, columns, tuple(rows))
+    left, right = slice(optional), slice(optional + 1, None)
+    cut = tuple((*row[left], *row[right]) for row in rows)
+    return Table(title, (*columns[left], *columns[right]), cut)
 
 
 def identical(units: dict[str, list[str]]) -> Table:
@@ -24,8 +34,8 @@ def plan(data: dict[str, Any]) -> list[Block]:
         return [Line("Nothing would be restarted.")]
     blocks: list[Block] = []
     if steps:
-        rows = tuple((str(number), step["unit"], _before(step), _because(step)) for number, step in steps)
-        blocks.append(Table("Would be restarted, wave by wave", ("wave", "unit", "away for", "why"), rows))
+        rows = [(str(number), step["unit"], _before(step), _because(step)) for number, step in steps]
+        blocks.append(_table("Would be restarted, wave by wave", ("wave", "unit", "away for", "why"), rows, 2))
         if known := [step["expected"] for _, step in steps if step.get("expected") is not None]:
             blocks.append(Line(f"Each of the {len(known)} that were restarted before was away for {_longest(known)}."))
     if data["manager"]:

@@ -217,4 +217,4 @@ def test_two_hundred_stale_units_are_dealt_with_in_one_pass(machine: Machine) ->
     assert states == ["active"] * UNITS, "a unit is in a worse state than before"
     assert all(0 <= item["expected"] < 30 and "job" in item["took"] for item in results.values())
     shown = machine.run("agentctl status", check=False).stdout
-    assert "expected" in shown and "took" in shown
+    assert "expected" in shown and "took" in shown, shown

@@ -345,3 +345,9 @@ def test_a_held_rest_and_what_is_silenced_are_shown() -> None:
     text = blocks.write(screens.status(view | {"silenced": [{"finding": finding, "silence": quiet}]}))
     assert "agentctl restart --resume goes on" in text.replace("\n", " ")
     assert "not told until it is gone (known): libraries/x.service: old" in text.replace("\n", " ")
+
+
+def test_a_column_that_says_nothing_is_left_out() -> None:
+    outcome = {"unit": "a.service", "result": "fresh", "took": {"job": 1.0}, "hint": "", "expected": None}
+    assert records.restarts([outcome]).columns == ("unit", "result", "took", "note")
+    assert records.restarts([outcome, outcome | {"expected": 2.0}]).columns[2] == "expected"
