@@ -43,7 +43,7 @@ def test_a_minute_of_idling_wakes_up_for_the_watchdog_alone_and_memory_is_small(
 def test_the_sandbox_is_as_tight_as_promised(machine: Machine) -> None:
     shown = machine.run("systemd-analyze security --no-pager aftercare.service", check=False).stdout
     exposure = re.findall(r"Overall exposure level for aftercare.service: ([\d.]+)", shown)
-    assert exposure and float(exposure[0]) <= 2.5, shown
+    assert exposure and float(exposure[0]) <= 2.7, shown
 
 
 @pytest.mark.suites("bookworm")
