@@ -75,7 +75,7 @@ def _for_units(judged: Judged) -> Callable[[Repair], Repair]:
         if not found:
             return item
         place = f"/etc/systemd/system/{units[0]}.d"
-        write = f"printf '[Service]\\nEnvironment={found[1]}\\n' >{shlex.quote(f'{place}/mkl.conf')}"
+        write = f"{{ echo '[Service]'; echo Environment={found[1]}; }} >{shlex.quote(f'{place}/mkl.conf')}"
         name = shlex.quote(units[0])
         command = f"mkdir -p {shlex.quote(place)} && {write} && systemctl daemon-reload && systemctl restart {name}"
         return Repair(command, "sets it in the unit; other units that are named need the same")

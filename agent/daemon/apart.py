@@ -11,7 +11,7 @@ from agent.checks.registry import CHECKS
 from agent.model.events import Checked, Topic
 
 DEBOUNCE = timedelta(seconds=0.5)
-MOST = 10
+MOST = 20
 SPAN = timedelta(minutes=1)
 AFTER_TROUBLE = timedelta(minutes=5)
 APART = frozenset(check.name for check in CHECKS.values() if check.is_apart)

@@ -16,10 +16,12 @@ FILE = re.compile(r"libmkl_(?P<part>[a-z0-9_]+?)(?:-[0-9a-f]{6,})?(?P<suffix>\.s
 """libmkl_core.so.2, libmkl_rt.so, and libmkl_rt-1a2b3c4d.so.2 as auditwheel renames it."""
 OPENMP = re.compile(r"lib(?:iomp5|omp5?)(?:-[0-9a-f]{6,})?\.so(?:\..*)?")
 BLAS = re.compile(r"lib(?:c?blas|lapacke?)(?:64)?\.so\.3")
+GOMP, GOMP_OF_COMPILER = "libgomp.so.1", "libgomp.so"
+"""Up to 2020, libmkl_rt asks for the name by which a compiler links: Debian has it out of ld.so's sight (tried)."""
 THREADING = {
     "intel": ("intel_thread", "libiomp5.so"),
     "sequential": ("sequential", ""),
-    "gnu": ("gnu_thread", "libgomp.so.1"),
+    "gnu": ("gnu_thread", GOMP),
     "tbb": ("tbb_thread", ""),
     "pgi": ("pgi_thread", ""),
 }
@@ -99,6 +101,8 @@ def layers(load: Load, environment: Mapping[str, str]) -> tuple[Wanted, ...]:
     if runtime is None:
         return ()
     library, openmp = THREADING[threading(environment)]
+    if openmp == GOMP and suffix_of(runtime) == ".so":
+        openmp = GOMP_OF_COMPILER
     names = ["core", openmp, library, interface(environment)]
     full = [name if name == openmp else f"libmkl_{name}{suffix_of(runtime)}" for name in names]
     return tuple(Wanted(name, runtime.path, name == openmp) for name in full if name)

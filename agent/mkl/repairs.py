@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from agent.mkl.facts import Alternative, Facts
-from agent.mkl.linkage import FILE, part_of
+from agent.mkl.linkage import FILE, GOMP_OF_COMPILER, find, part_of, suffix_of
 from agent.mkl.loading import Failure
 
 SERIES = {".so.1": "2021.4", ".so.2": "2025.3", ".so.3": "2026.2"}
@@ -124,16 +124,22 @@ def drop(variable: str, value: str) -> Repair:
 def give_openmp(facts: Facts, name: str) -> tuple[Repair, ...]:
     """The OpenMP runtime `name`, or a threading layer that does without."""
     quick = Repair("echo MKL_THREADING_LAYER=SEQUENTIAL >>/etc/environment", "or: does without OpenMP")
+    if name == GOMP_OF_COMPILER:
+        return (
+            Repair(quick.command, "does without OpenMP: this MKL asks for a name that no package has where it looks"),
+        )
     if name != "libiomp5.so":
         return Repair("apt-get install libgomp1", f"brings {name}"), quick
     if facts.around.manager == "pip":
         return Repair("python3 -m pip install intel-openmp", f"brings {name} into this environment"), quick
     if facts.around.manager == "conda":
         return Repair("conda install intel-openmp", f"brings {name} into this environment"), quick
+    runtime = find(facts.load, "rt")
+    gnu = Repair("echo MKL_THREADING_LAYER=GNU >>/etc/environment", "or: takes GCC's OpenMP instead")
     return (
         Repair("apt-get install libomp-dev", f"Debian's {name}"),
         Repair("apt-get install intel-oneapi-openmp", f"or: Intel's own {name}"),
-        Repair("echo MKL_THREADING_LAYER=GNU >>/etc/environment", "or: takes GCC's OpenMP instead"),
+        quick if runtime and suffix_of(runtime) == ".so" else gnu,
     )
 
 

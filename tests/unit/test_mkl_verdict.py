@@ -593,3 +593,12 @@ def test_no_facts_are_too_odd_for_a_verdict(load: Load, others: dict[str, Load],
     said = judge(Facts("/m.so", load, others, alternatives=(gone,), cpu=cpu, around=around))
     assert said.summary and said.severity == SEVERITY[said.kind]
     assert said.repairs or said.severity not in ("critical", "error")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "name"), [(".so", "libgomp.so"), (".so.1", "libgomp.so.1"), (".so.3", "libgomp.so.1")]
+)
+def test_up_to_2020_gccs_openmp_is_asked_for_by_the_name_that_compilers_use(suffix: str, name: str) -> None:
+    load = Load((library("core.so"), library(f"libmkl_rt{suffix}")))
+    wanted = layers(load, {"MKL_THREADING_LAYER": "GNU"})
+    assert [item.name for item in wanted if item.openmp] == [name]

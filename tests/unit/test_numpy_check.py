@@ -14,13 +14,15 @@ from typing import Any
 import pytest
 
 from agent.checks.environments import SOON, Known, recall
-from agent.checks.judged import Judged, judge_all, judge_bound
+from agent.checks.judged import NOT_MKL, Judged, judge_all, judge_bound, logins_of
 from agent.checks.numpy import look_of, order_of, run, tell
-from agent.checks.told import evidence_of, finding_of
+from agent.checks.told import evidence_of, finding_of, repairs_of
 from agent.checks.users import Use, Users
+from agent.host import envfile
 from agent.host.linking import read_linking
 from agent.host.pyusers import read_loaded
 from agent.host.variables import Declared, parse_file, parse_units
+from agent.mkl.repairs import Repair
 from agent.mkl.verdict import Kind
 from agent.model import contract
 from agent.model.facts import Host
@@ -179,6 +181,69 @@ def test_variables_are_read_as_systemd_and_pam_write_them() -> None:
         "MKL_THREADING_LAYER": "GNU",
         "LD_BIND_NOW": "1",
     }
+
+
+def test_variables_of_a_unit_come_from_its_files_too_and_go_where_it_drops_them(tmp_path: Path) -> None:
+    text = (
+        "Id=a.service\nEnvironment=MKL_A=1\nUnsetEnvironment=MKL_A MKL_B=2\n"
+        "EnvironmentFiles=/etc/default/a b (ignore_errors=yes)\nEnvironmentFiles=/srv/c (ignore_errors=no)\n"
+    )
+    declared = parse_units(text)["a.service"]
+    assert declared == Declared({"MKL_A": "1"}, ("/etc/default/a b", "/srv/c"), frozenset({"MKL_A", "MKL_B"}))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("# MKL_A=1 \\\nMKL_B=2\n; MKL_C=3\nMKL_D=4", {"MKL_D": "4"}),
+        ("  MKL_A = x # y  \nMKL_B=\n", {"MKL_A": "x # y", "MKL_B": ""}),
+        ('MKL_A=\'a\nMKL_B=2\'\nMKL_C="d \\" \\n"\n', {"MKL_A": "a\nMKL_B=2", "MKL_C": 'd " \\n'}),
+        ("MKL_A=a\\\nb\\ \nrubbish\nMKL_A=2\n", {"MKL_A": "2"}),
+        ("MKL_A=one\\\ntwo\n", {"MKL_A": "onetwo"}),
+    ],
+)
+def test_a_file_of_variables_is_read_as_systemd_reads_it(text: str, expected: dict[str, str]) -> None:
+    assert envfile.parse(text) == expected
+
+
+def test_a_file_of_variables_that_others_may_write_is_refused(tmp_path: Path) -> None:
+    host = Host(str(tmp_path))
+    place = put(tmp_path, "/etc/default/app", "MKL_A=1\n")
+    assert envfile.read_file(host, mounts(), "/etc/default/none") == ""
+    if os.geteuid() == 0:
+        assert envfile.read_file(host, mounts(), "/etc/default/app") == "MKL_A=1\n"
+    place.chmod(0o664)
+    (tmp_path / "etc/link").symlink_to("default/app")
+    os.mkfifo(tmp_path / "etc/fifo")
+    put(tmp_path, "/etc/large", "#" * (envfile.LARGEST + 1))
+    for name in ("/etc/default/app", "/etc/link", "/etc/fifo", "/etc/large"):
+        with pytest.raises(envfile.Refused, match=name):
+            envfile.read_file(host, mounts(), name)
+
+
+def test_what_a_unit_lacks_is_mended_in_the_unit(tmp_path: Path) -> None:
+    variable = Repair("echo MKL_INTERFACE_LAYER=GNU,LP64 >>/etc/environment", "")
+    wrong = replace(NOT_MKL, kind=Kind.WRONG_RESULTS, severity="critical", repairs=(variable,))
+    venv(tmp_path, "/srv/app")
+    (item,) = found(tmp_path).environments
+    (row,) = repairs_of(Judged(item, NOT_MKL, units={"my@app.service": ({}, wrong)}), {})
+    assert "/etc/environment" not in row["command"]
+    assert "{ echo '[Service]'; echo Environment=MKL_INTERFACE_LAYER=GNU,LP64; }" in row["command"]
+    assert row["command"].endswith("&& systemctl daemon-reload && systemctl restart my@app.service")
+    (row,) = repairs_of(Judged(item, wrong, units={"my@app.service": ({}, NOT_MKL)}), {})
+    assert row["command"] == variable.command
+
+
+def test_what_conda_sets_when_it_activates_counts_for_those_who_work_there_and_not_for_units(tmp_path: Path) -> None:
+    script = "export CONDA_BACKUP=${MKL_INTERFACE_LAYER:-}\nexport MKL_INTERFACE_LAYER=LP64,GNU\nexport MKL_X=$(id)\n"
+    put(tmp_path, "/opt/conda/etc/conda/activate.d/libblas_mkl_activate.sh", script)
+    put(tmp_path, "/opt/conda/conda-meta/python-3.11.2-0.json")
+    site(tmp_path, "/opt/conda/lib/python3.11/site-packages")
+    (item,) = found(tmp_path).environments
+    assert item.kind == "conda"
+    look = look_of(Host(str(tmp_path)), mounts())
+    assert logins_of(look, item) == {"MKL_INTERFACE_LAYER": "LP64,GNU"}
+    assert logins_of(look, replace(item, kind="venv")) == {}
 
 
 # Processes
