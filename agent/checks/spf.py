@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from ipaddress import ip_network
+from itertools import islice
 from typing import Any
 
 from agent.checks import spf_dns, spf_facts, spf_kept, spf_told
@@ -43,9 +44,8 @@ def dns_of(host: Host, nameservers: Sequence[str]) -> Dns:
     try:
         return spf_dns.views(nameservers, host.under("/etc/resolv.conf"))
     except ValueError as problem:
-        raise AgentError(
-            Kind.CONFIG, printable(str(problem)), "set nameservers in [spf] of aftercare.toml"
-        ) from problem
+        kind = Kind.CONFIG if nameservers else Kind.UNREADABLE
+        raise AgentError(kind, printable(str(problem)), "set nameservers in [spf] of aftercare.toml") from problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,11 @@ def run(host: Host, request: Request, tools: Tools = MACHINE) -> CheckResult:
         return CheckResult(
             check=request.check,
             findings=tuple(finding for finding in told if finding),
-            detail={"sends": None, "silent": printable(problem.message)},
+            detail={
+                "sends": None,
+                "silent": printable(problem.message),
+                "last_known": [spf_told.remembered_row(name, row) for name, row in islice(rows.items(), MOST_ROWS)],
+            },
             unseen=(printable(problem.message),),
             again_at=request.now + AFTER_FAILURE,
         )
@@ -166,6 +170,7 @@ async def _judge(
             domain=name,
             identity=identity,
             texts=looked.texts,
+            strings=looked.strings,
             record=looked.record,
             reach=looked.reach,
             verdicts=looked.verdicts.get(identity, ()),
@@ -204,8 +209,11 @@ def _remembered(judged: Judged, sending: Sending) -> Judged:
 
 
 async def _propose(published: Sequence[Published], sending: Sending, view: View) -> Proposal:
-    """Return a record in the place of the published one, where it was tried and does what it must."""
-    for item in published:
+    """Return a record in the place of the published one, where it was tried and does what it must.
+
+    What is published with a type that nobody reads is not known here, so nothing can take its place.
+    """
+    for item in (item for item in published if not item.of_type_spf):
         mended, questions = repair(item, sending)
         if mended.changes and await spf_dns.prove(item.domain, item.identity, mended.text, questions, view):
             return Proposal(mended.text, mended.changes)

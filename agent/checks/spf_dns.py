@@ -63,7 +63,8 @@ class Looked:
 
     texts: all TXT records. ttl: of them; smallest: of all that was asked; both in seconds. servers: what each server
     of the zone says, where all were asked; differing: those that have another SPF record than `texts`. seen: what
-    this host's own resolver still has. verdicts: by identity. detour: it is judged by that resolver alone.
+    this host's own resolver still has. strings: those that the record was joined from. verdicts: by identity. detour:
+    it is judged by that resolver alone.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Looked:
     differing: tuple[ServerAnswer, ...] = ()
     seen: Answer[str] = NOT_ASKED
     record: Record | None = None
+    strings: tuple[bytes, ...] = ()
     reach: Reach = NOWHERE
     verdicts: Mapping[str, tuple[Verdict, ...]] = field(default_factory=dict)
     of_type_spf: bool = False
@@ -151,6 +153,7 @@ async def _look_on(
         ttl=answer.ttl or 0,
         smallest=min((ttl for ttl in ttls if ttl is not None), default=None),
         record=record,
+        strings=answer.strings[answer.data.index(records[0])] if record and answer.strings else (),
         reach=reach,
         verdicts=verdicts,
         of_type_spf=of_type_spf,

@@ -27,8 +27,9 @@ NOT_BY_RECORD = (
     "dns-failed",
     "helo-literal",
     "helo-unqualified",
+    "type-spf",
 )
-"""What no other record would mend."""
+"""What no other text would mend."""
 LONGEST_STRING = 255
 SHOWN = 4096
 MOST_REMARKS = 20
@@ -107,6 +108,11 @@ def recalled(name: str, told: Mapping[str, Any] | None) -> Finding | None:
         return None
     severity = Severity(told["severity"])
     return Finding(CHECK, printable(name), severity, told["summary"], told["advice"], told["evidence"])
+
+
+def remembered_row(name: str, row: Row) -> dict[str, Any]:
+    """Return the last good verdicts of a name as JSON, by identity, and of when they are."""
+    return {"domain": printable(name), "verdicts": dict(row.good), "checked_at": stamp(row.at)}
 
 
 def publish(judged: Judged) -> str:

@@ -108,7 +108,8 @@ def read_exim(host: Host, ask: Ask = ask_exim) -> Exim | None:
         return _exim(host, said, parse_transports(done.stdout), choices)
     complaint = complaint_in(done)
     if complaint is None:
-        raise AgentError(Kind.UNREADABLE, f"exim4 -bP ended with {done.status}: {last_words(done)}")
+        silent = f"it did not answer within {TIMEOUT:g} s, as where no name server does"
+        raise AgentError(Kind.UNREADABLE, f"exim4 -bP: {last_words(done) if done.stderr.strip() else silent}")
     generated = read_text(host, GENERATED) if complaint.file == GENERATED else None
     return Exim(choices=choices, complaint=with_sources(host, complaint, generated or ""))
 

@@ -22,13 +22,15 @@ class Answer(Generic[T_co]):
     """What came back for one name and type.
 
     data: empty unless FOUND. ttl: seconds for which it may be kept, also that there is nothing; None where nobody
-    said. reason: why it FAILED, in words; may hold text of the server's.
+    said. reason: why it FAILED, in words; may hold text of the server's. strings: of a TXT, those that each datum was
+    joined from.
     """
 
     outcome: Outcome
     data: tuple[T_co, ...] = ()
     ttl: int | None = None
     reason: str = ""
+    strings: tuple[tuple[bytes, ...], ...] = ()
 
     @property
     def is_void(self) -> bool:

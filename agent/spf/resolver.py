@@ -50,12 +50,11 @@ def _name(text: str) -> dns.name.Name:
 
 
 READ: dict[str, Callable[[Any], Any]] = {
-    "TXT": lambda rdata: b"".join(rdata.strings).decode("utf-8", "surrogateescape"),
+    **dict.fromkeys(("TXT", "SPF"), lambda rdata: b"".join(rdata.strings).decode("utf-8", "surrogateescape")),
     "A": lambda rdata: IPv4Address(rdata.address),
     "AAAA": lambda rdata: IPv6Address(rdata.address),
     "MX": lambda rdata: (rdata.preference, _text(rdata.exchange)),
-    "PTR": lambda rdata: _text(rdata.target),
-    "NS": lambda rdata: _text(rdata.target),
+    **dict.fromkeys(("PTR", "NS"), lambda rdata: _text(rdata.target)),
 }
 
 
@@ -190,7 +189,7 @@ class Authoritative(_View):
             if chain.answer is not None or not chain.cnames:
                 answer = _read(kind, response)
                 ttls += [answer.ttl] if answer.ttl is not None else []
-                return Answer(answer.outcome, answer.data, min(ttls, default=None))
+                return Answer(answer.outcome, answer.data, min(ttls, default=None), strings=answer.strings)
             ttls += [rrset.ttl for rrset in chain.cnames]
             name = _text(chain.canonical_name)
         raise _FailedError(f"more than {MOST_ALIASES} aliases")
@@ -292,7 +291,8 @@ def _read(kind: str, response: _Message) -> Answer[Any]:
     chain = response.resolve_chaining()
     ttl = chain.minimum_ttl if chain.minimum_ttl < NO_TTL else None
     if chain.answer is not None and kind in READ:
-        return Answer(Outcome.FOUND, tuple(READ[kind](rdata) for rdata in chain.answer), ttl)
+        strings = tuple(rdata.strings for rdata in chain.answer) if kind == "TXT" else ()
+        return Answer(Outcome.FOUND, tuple(READ[kind](rdata) for rdata in chain.answer), ttl, strings=strings)
     return Answer(Outcome.NXDOMAIN if response.rcode() == dns.rcode.NXDOMAIN else Outcome.NODATA, (), ttl)
 
 

@@ -186,8 +186,10 @@ def test_an_exim_that_cannot_be_asked_is_unknown_and_not_broken(host: Host) -> N
         return done(said, 1, "exim: setgroups() failed: Operation not permitted\n")
 
     for said in ("", OPTIONS):
-        with pytest.raises(AgentError, match=r"ended with 1: exim: setgroups\(\) failed"):
+        with pytest.raises(AgentError, match=r"exim4 -bP: exim: setgroups\(\) failed"):
             read_exim(host, partial(refuse, said))
+    with pytest.raises(AgentError, match="as where no name server does"):
+        read_exim(host, lambda argv: done("", 1, ""))
 
 
 @pytest.mark.parametrize(

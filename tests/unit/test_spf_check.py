@@ -27,7 +27,9 @@ from agent.model.findings import CheckResult, Finding, Request, Severity
 from agent.spawn import Done
 from agent.spf.answers import Answer, Outcome, ServerAnswer
 from agent.spf.evaluate import Resolver
+from agent.spf.resolver import Authoritative, Recursive
 from agent.spf.session import Budget
+from tests.spf import server
 from tests.spf.zone import Memory, Zone
 from tests.unit.small_root import put
 from tests.unit.test_exim import BROKEN
@@ -488,10 +490,15 @@ def test_one_address_that_cannot_be_judged_does_not_hide_the_other_one(stage: St
 def test_while_exim_cannot_be_asked_what_was_wrong_stays_wrong_and_it_is_tried_again(stage: Stage) -> None:
     stage.publish(DOMAIN, f"v=spf1 ip4:{V4} -all")
     before = found(stage.look())
+    looked_at = contract.stamp(stage.now)
     sound, stage.exim, stage.status = stage.exim, "", 1
     result = stage.after(hours=1)
     assert {name: item.summary for name, item in found(result).items()} == {DOMAIN: before[DOMAIN].summary}
     assert "a complaint" in result.unseen[0] and result.again_at == stage.now + timedelta(minutes=15)
+    assert result.detail["last_known"] == [
+        {"domain": DOMAIN, "verdicts": {"mailfrom": "fail"}, "checked_at": looked_at},
+        {"domain": HOST, "verdicts": {"helo": "pass"}, "checked_at": looked_at},
+    ]
     stage.exim, stage.status = sound, 0
     stage.publish(DOMAIN, GOOD)
     assert stage.after(minutes=15).findings == ()
@@ -612,3 +619,51 @@ def test_only_one_domain_is_judged_when_one_is_asked_about_even_of_strangers_and
     (judged,) = outcome.judged
     assert judged.looked.name == "stranger.example"
     assert [cell.verdict for cell in judged.cells] == ["fail", "fail"]
+
+
+# Over the wire, where strings are strings and types are types
+
+
+def look_over_the_wire(stage: Stage, published: dict[str, tuple[object, ...]]) -> CheckResult:
+    """Run the check with the real resolver, over a server that has this for the domain."""
+    names: dict[str, dict[str, tuple[Any, ...]]] = {
+        DOMAIN: {"NS": (f"ns.{DOMAIN}",)} | published,
+        f"ns.{DOMAIN}": {"A": ("127.0.0.1",)},
+        HOST: {"TXT": (GOOD,)},
+    }
+    with server.serve(Zone(names), server.Behaviour(apexes=(DOMAIN,))) as running:
+        seen = Recursive([running.server])
+        dns = Dns(Authoritative(seen, running.server.port), seen)
+        return run(stage.root, Request("spf", NOW), replace(stage.tools(), dns=lambda host, servers: dns))
+
+
+@pytest.mark.real
+def test_strings_that_are_joined_without_a_blank_are_found_where_they_meet(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = f"v=spf1 ip6:{V6}", f"ip4:{V4} -all"
+    monkeypatch.setattr(server, "PIECE", len(first))
+    result = look_over_the_wire(stage, {"TXT": (first + second,)})
+    (joined,) = (item for item in row(result, DOMAIN)["remarks"] if item["code"] == "joined")
+    assert (joined["severity"], joined["start"]) == ("critical", len(first))
+    assert joined["message"].endswith(f"without a blank: `…{first[-20:]}`·`{second:.20}…`")
+    assert found(result)[DOMAIN].severity is Severity.CRITICAL
+
+
+@pytest.mark.real
+def test_a_long_record_in_several_sound_strings_is_no_long_string(stage: Stage) -> None:
+    text = " ".join(["v=spf1", *(f"ip4:88.198.1.{number}" for number in range(1, 20)), f"ip6:{V6}", "-all"])
+    assert len(text) > 255
+    result = look_over_the_wire(stage, {"TXT": ("v=verification", text)})
+    assert row(result, DOMAIN)["record"] == text
+    assert {"long-string", "joined"}.isdisjoint(item["code"] for item in row(result, DOMAIN)["remarks"])
+    assert verdicts(result, DOMAIN) == [("mailfrom", 4, "pass"), ("mailfrom", 6, "pass")]
+
+
+@pytest.mark.real
+def test_a_record_of_the_type_spf_alone_is_found_and_beside_a_txt_is_not(stage: Stage) -> None:
+    finding = found(look_over_the_wire(stage, {"SPF": (f'"{GOOD}"',)}))[DOMAIN]
+    assert finding.severity is Severity.CRITICAL and "with the type SPF (99) alone" in finding.summary
+    assert finding.advice == "publish the same text as a TXT record"
+    assert evidence(finding)["proposed"] == "", "who does not know the old text must not propose to lose it"
+    assert look_over_the_wire(stage, {"SPF": (f'"{GOOD}"',), "TXT": (GOOD,)}).findings == ()
