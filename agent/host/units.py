@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from agent.model.errors import AgentError, Kind
 from agent.model.facts import Host, Unit
@@ -69,6 +70,10 @@ SECONDS = {
     "month": 2629800.0,
     "y": 31557600.0,
 }
+RUNS = ("_SYSTEMD_INVOCATION_ID", "INVOCATION_ID")
+"""Where a line of the journal names the run that it belongs to: a program's own, and systemd's about it."""
+AROUND = 4
+"""So many times the wanted lines are read, for others may stand between them."""
 LONGEST_LINE = 300
 """Characters of a journal line that are kept."""
 
@@ -105,14 +110,16 @@ def read_journal(unit: str, invocation: str, lines: int = 10) -> tuple[str, ...]
     lines. Lines are foreign text, cut at LONGEST_LINE characters. Empty where the journal cannot be read.
     """
     of_run = [f"_SYSTEMD_INVOCATION_ID={invocation}", "+", f"INVOCATION_ID={invocation}", "_UID=0"]
+    of_run += ["+", f"_SYSTEMD_UNIT={unit}", "_TRANSPORT=stdout"]
     match = of_run if invocation else [f"--unit={unit}"]
-    argv = ["journalctl", "--quiet", "--no-pager", "--output=json", "--output-fields=MESSAGE", f"--lines={lines}"]
+    fields = f"--output-fields=MESSAGE,{','.join(RUNS)}"
+    argv = ["journalctl", "--quiet", "--no-pager", "--output=json", fields, f"--lines={AROUND * lines}"]
     try:
         run(["journalctl", "--sync"], timeout=5.0)
         done = run([*argv, *match], timeout=10.0)
     except AgentError:
         return ()
-    return parse_journal(done.stdout)[-lines:]
+    return parse_journal(done.stdout, invocation)[-lines:]
 
 
 def _ask(host: Host, argv: Sequence[str]) -> Done:
@@ -227,17 +234,33 @@ def parse_span(value: str) -> float:
     return sum(float(number) * SECONDS[unit] for number, unit in parts)
 
 
-def parse_journal(text: str) -> tuple[str, ...]:
-    """Return the message lines in journalctl's JSON (which leaves out messages over 4 KiB)."""
-    messages = (_message(row) for row in text.splitlines())
-    return tuple(line[:LONGEST_LINE] for message in messages for line in message.splitlines() if line.strip())
+def parse_journal(text: str, invocation: str = "") -> tuple[str, ...]:
+    """Return the message lines in journalctl's JSON (which leaves out messages over 4 KiB).
+
+    invocation: only those of this run. What a program says right before it ends may come without one, for journald
+    looks it up when the process is gone already: such lines belong to the run among whose others they stand.
+    """
+    rows = [row for row in map(_row, text.splitlines()) if row]
+    begun = not invocation
+    found: list[str] = []
+    for row in rows:
+        runs = [row[name] for name in RUNS if row.get(name)]
+        begun = begun or invocation in runs
+        if begun and (not invocation or not runs or invocation in runs):
+            found += [line[:LONGEST_LINE] for line in _message(row).splitlines() if line.strip()]
+    return tuple(found)
 
 
-def _message(row: str) -> str:
+def _row(text: str) -> dict[str, Any]:
     try:
-        value = json.loads(row).get("MESSAGE")
-    except (ValueError, AttributeError):
-        return ""
+        row = json.loads(text)
+    except ValueError:
+        return {}
+    return row if isinstance(row, dict) else {}
+
+
+def _message(row: dict[str, Any]) -> str:
+    value = row.get("MESSAGE")
     if isinstance(value, list):
         value = bytes(byte for byte in value if isinstance(byte, int) and 0 <= byte < 256).decode(errors="replace")
     return value if isinstance(value, str) else ""

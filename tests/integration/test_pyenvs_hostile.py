@@ -37,7 +37,9 @@ from agent.model import contract
 from agent.model.facts import Host
 from agent.model.findings import Request
 result = run(Host(sys.argv[1]), Request("numpy", datetime.now(UTC), kept=json.load(sys.stdin)))
-print(json.dumps({{"result": contract.encode(result), "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}}))
+status = open("/proc/self/status").read()
+peak = int(status.partition("VmHWM:")[2].split()[0])
+print(json.dumps({{"result": contract.encode(result), "peak": peak}}))
 """
 EVIL = "import os; os.system('touch {flag}'); raise SystemExit('this file was run')\n"
 

@@ -145,6 +145,19 @@ def test_journal_lines_are_cut_and_survive_every_kind_of_message() -> None:
     assert lines == ("plain", "two", "lines", "bytes \ufffd", "x" * 300)
 
 
+def test_a_last_word_that_journald_found_no_run_for_belongs_to_the_run_that_it_stands_in() -> None:
+    rows = [
+        {"MESSAGE": "of nobody knows which run"},
+        {"MESSAGE": "older", "_SYSTEMD_INVOCATION_ID": "1"},
+        {"MESSAGE": "Started.", "INVOCATION_ID": "2"},
+        {"MESSAGE": "still older", "_SYSTEMD_INVOCATION_ID": "1"},
+        {"MESSAGE": "no such tenant"},
+        {"MESSAGE": "Failed.", "INVOCATION_ID": "2"},
+    ]
+    text = "\n".join(map(json.dumps, rows))
+    assert parse_journal(text, "2") == ("Started.", "no such tenant", "Failed.")
+
+
 def test_another_root_is_not_asked_about_in_our_systemd(tmp_path: Path) -> None:
     (tmp_path / "run/systemd/system").mkdir(parents=True)
     with pytest.raises(AgentError) as caught:
