@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
+from agent.checks.spf_told import remark_row
 from agent.cli.ask import emit
 from agent.cli.blocks import Block, Line
 from agent.model.contract import printable
 from agent.model.errors import AgentError, Exit, Kind
 from agent.spf.evaluate import Lookup, Query, Resolver, Step, check_host
-from agent.spf.lint import Remark, lint
+from agent.spf.lint import lint
 from agent.spf.record import Result, parse
 from agent.spf.resolver import Recursive
 from agent.spf.servers import parse_server
@@ -85,7 +86,7 @@ async def evaluate(query: Query, resolver: Resolver) -> dict[str, Any]:
             "record": None if query.record is None else printable(query.record),
         },
         "trace": [_step(step) for step in found.trace],
-        "remarks": [_remark(remark) for remark in remarks],
+        "remarks": [remark_row(remark) for remark in remarks],
     }
 
 
@@ -116,17 +117,6 @@ def _lookup(lookup: Lookup) -> dict[str, Any]:
 
 def _text(item: object) -> str:
     return " ".join(map(str, item)) if isinstance(item, tuple) else str(item)
-
-
-def _remark(remark: Remark) -> dict[str, Any]:
-    return {
-        "code": remark.code,
-        "severity": remark.severity,
-        "message": printable(remark.message),
-        "advice": printable(remark.advice),
-        "start": remark.start,
-        "end": remark.end,
-    }
 
 
 def screen(data: dict[str, Any]) -> list[Block]:

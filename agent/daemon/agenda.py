@@ -12,6 +12,7 @@ from typing import Any
 from agent.model.events import Due, Event
 
 LONGEST_SLEEP = 900.0
+"""Seconds after which it is looked whether a time has come."""
 
 
 class Agenda:

@@ -28,7 +28,7 @@ class Round:
 
 
 class Apart:
-    """When each of them runs. wake: as `Timers.wake`; start: begins a check, whose end is told by `ended`."""
+    """When each of them runs. wake: as `Agenda.wake`; start: begins a check, whose end is told by `ended`."""
 
     def __init__(self, wake: Callable[[str, datetime | None], None], start: Callable[[str], None]) -> None:
         self._wake = wake

@@ -7,6 +7,7 @@ lists are never used. Works with dnspython 2.3 and 2.7.
 
 import asyncio
 import contextlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
@@ -30,11 +31,9 @@ _Message = dns.message.QueryMessage
 
 SECONDS, LONGEST, TRY = 20.0, 5.0, 2.0
 """For one evaluation (as RFC 7208 section 4.6.4 has it), one question over all its servers, and one server."""
-AT_ONCE = 64
+AT_ONCE, MOST_ALIASES, MOST_SERVERS = 64, 10, 16
 PAYLOAD = 1232
 """The largest UDP answer that arrives unfragmented nearly everywhere."""
-MOST_ALIASES = 10
-MOST_SERVERS = 16
 NO_TTL = 2**31 - 1  # what dnspython has where nobody named a TTL; some versions have more
 
 _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
@@ -66,7 +65,7 @@ class _FailedError(Exception):
         self.silent = silent
 
 
-class _View:
+class _View(ABC):
     """A cache, and the questions under way: who asks what another is asking already waits for that answer."""
 
     def __init__(self) -> None:
@@ -106,8 +105,9 @@ class _View:
             self._kept.put(key, answer, asyncio.get_running_loop().time())
         return answer, seconds - budget.left
 
+    @abstractmethod
     async def _fetch(self, kind: str, name: str, budget: Budget) -> Answer[Any]:
-        raise NotImplementedError
+        """Return one answer from those who are asked; raise _FailedError or a DNSException where there is none."""
 
     async def _ask_any(self, servers: Sequence[Server], question: _Message, budget: Budget) -> _Message:
         """Ask one after the other; those that were silent once come last, and again until the time is over."""

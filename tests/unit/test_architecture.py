@@ -44,7 +44,7 @@ ALLOWED = {
     "cli": ("model", "varlink.wire"),
     "cli.look": ("model", "config", "checks", "report.formats", "host"),
     "cli.spf": ("model", "config", "checks", "host"),
-    "cli.evaluate": ("model", "spf"),
+    "cli.evaluate": ("model", "spf", "checks.spf_told"),
     "cli.reflector": ("model", "spf"),
     "cli.verify": ("model", "host", "spawn"),
     "cli.exim": ("model", "config", "checks", "host", "repair"),

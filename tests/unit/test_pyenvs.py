@@ -34,7 +34,7 @@ def test_every_kind_of_environment_is_found_where_its_tool_puts_it(tmp_path: Pat
     site(tmp_path, f"{home}/.local/lib/python3.11/site-packages")
     site(tmp_path, f"{home}/.pyenv/versions/3.11.7/lib/python3.11/site-packages")
     site(tmp_path, f"{home}/.asdf/installs/python/3.12.1/lib/python3.12/site-packages")
-    venv(tmp_path, f"{home}/work/.venv")
+    venv(tmp_path, f"{home}/projects/.venv")
     venv(tmp_path, f"{home}/fast/.venv", "uv = 0.9.1\nversion_info = 3.11.2\n")
     venv(tmp_path, "/srv/old/env", "virtualenv = 20.24.5\nversion_info = 3.11.2.final.0\n")
     venv(tmp_path, "/opt/pipx/venvs/tool")
@@ -49,7 +49,7 @@ def test_every_kind_of_environment_is_found_where_its_tool_puts_it(tmp_path: Pat
         f"{home}/.local/lib/python3.11/site-packages": "user",
         f"{home}/.pyenv/versions/3.11.7/lib/python3.11/site-packages": "pyenv",
         f"{home}/.asdf/installs/python/3.12.1/lib/python3.12/site-packages": "asdf",
-        f"{home}/work/.venv": "venv",
+        f"{home}/projects/.venv": "venv",
         f"{home}/fast/.venv": "uv",
         "/srv/old/env": "virtualenv",
         "/opt/pipx/venvs/tool": "pipx",
