@@ -62,9 +62,8 @@ async def look(host: Host, store: Store, settings: Settings, locked: Callable[[]
 async def _probe_again(store: Store, settings: Settings) -> None:
     """A unit that did not answer after its restart is well again once it does, or nobody asks it any more."""
     failing = [outcome.unit for outcome in store.memory().broken if outcome.result is Result.PROBE_FAILED]
-    probes = {unit: rule_for(unit, settings.rules).probe for unit in failing}
-    wrong = await asyncio.gather(*(probe(wanted, limit=PROBED) for wanted in probes.values() if wanted))
-    asked = (unit for unit, wanted in probes.items() if wanted)
+    asked = {unit: wanted for unit in failing if (wanted := rule_for(unit, settings.rules).probe)}
+    wrong = await asyncio.gather(*(probe(wanted, limit=PROBED) for wanted in asked.values()))
     ailing = {unit for unit, words in zip(asked, wrong, strict=True) if words}
     store.mend(unit for unit in failing if unit not in ailing)
 
@@ -140,8 +139,8 @@ async def check(host: Host, store: Store, settings: Settings, name: str) -> Chec
     except AgentError as problem:
         return Checked(name, problem=problem)
     except Outdated as version:
-        hint = "it restarts itself after the next package transaction"
-        return Checked(name, problem=AgentError(Kind.SPAWN, f"aftercared is no longer {version}", hint))
+        hint = "it restarts itself at its next look; or: systemctl restart aftercare"
+        return Checked(name, problem=AgentError(Kind.SPAWN, f"aftercare on disk is {version}, aftercared is not", hint))
 
 
 async def recheck(host: Host, store: Store, settings: Settings) -> CheckResult:

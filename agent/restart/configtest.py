@@ -14,7 +14,7 @@ from agent.model.contract import printable
 from agent.model.errors import AgentError, Kind
 from agent.spawn import Done, program
 from agent.spawn.beside import run_async
-from agent.spawn.transient import SANDBOX
+from agent.spawn.transient import SANDBOX, literal
 
 Run = Callable[[Sequence[str]], Awaitable[Done]]
 
@@ -174,11 +174,11 @@ def _optional(directory: str) -> str:
 
 
 def _in_unit(command: Sequence[str], settings: Sequence[str]) -> list[str]:
-    """systemd expands `$NAME` in arguments; doubled, it is left as it is. The words are wanted in English."""
+    """The words are wanted in English."""
     absolute = command[0] if command[0].startswith("/") else program(command[0])
     return [
         *("systemd-run", "--pipe", "--wait", "--collect", "--service-type=exec"),
         *(f"--property={setting}" for setting in settings),
         *("--setenv=LC_ALL=C.UTF-8", "--"),
-        *(word.replace("$", "$$") for word in (absolute, *command[1:])),
+        *literal((absolute, *command[1:])),
     ]

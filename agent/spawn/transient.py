@@ -60,6 +60,11 @@ def run_into(user: str, argv: Sequence[str], *, timeout: float = 20.0) -> Done:
         return Done(done.argv, done.status, written.stdout, done.stderr)
 
 
+def literal(argv: Sequence[str]) -> tuple[str, ...]:
+    """Return `argv` for systemd-run: systemd expands `$NAME` in arguments; doubled, it is left as it is."""
+    return tuple(word.replace("$", "$$") for word in argv)
+
+
 def _has_manager() -> bool:
     """Whether PID 1 is systemd and would do this for us."""
     return os.geteuid() == 0 and os.path.isdir("/run/systemd/system")
@@ -72,13 +77,12 @@ def _absolute(argv: Sequence[str]) -> tuple[str, ...]:
 def _as_unit(
     user: str, argv: Sequence[str], timeout: float, properties: Mapping[str, str], environment: Mapping[str, str]
 ) -> list[str]:
-    """systemd expands `$NAME` in arguments; doubled, it is left as it is."""
     wanted = SANDBOX | {"User": user, "RuntimeMaxSec": f"{timeout:g}"} | dict(properties)
     return [
         *("systemd-run", "--quiet", "--pipe", "--wait", "--collect", "--service-type=exec"),
         *(f"--property={name}={value}" for name, value in wanted.items()),
         *(f"--setenv={name}={value}" for name, value in environment.items()),
-        *("--", *(word.replace("$", "$$") for word in argv)),
+        *("--", *literal(argv)),
     ]
 
 
