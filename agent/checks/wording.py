@@ -6,10 +6,9 @@ from dataclasses import replace
 
 from agent.model.facts import StaleFile, StaleProcess, Unit
 from agent.model.findings import Confidence, Finding, Severity, StaleUnit
-from agent.model.restarts import Disposition, Outcome, Result
+from agent.model.restarts import MANAGER, Disposition, Outcome, Result
 
 CHECK = "libraries"
-MANAGER = "init.scope"
 LONGEST_SUMMARY = 100
 CONFIGURE = "dpkg --configure -a"
 UP = ("active", "reloading", "refreshing")

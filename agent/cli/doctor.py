@@ -16,13 +16,13 @@ from agent.config.load import load
 from agent.host import calendar, transactions
 from agent.model.errors import AgentError, Exit
 from agent.model.facts import Host
+from agent.model.restarts import OWN_UNIT
 from agent.varlink import wire
 
 HOOK = Path("/usr/lib/aftercare/post-invoke")
 HOOK_LINE = Path("/etc/dpkg/dpkg.cfg.d/aftercare")
 HOOK_FILE = Path("/run/aftercare/hook")
 HISTORY = Path("/var/lib/aftercare/history.sqlite")
-UNIT = "aftercare.service"
 NEIGHBOURS = {
     "needrestart": "/usr/lib/needrestart/apt-pinvoke",
     "checkrestart (debian-goodies)": "/usr/sbin/checkrestart",
@@ -76,16 +76,16 @@ def _service(_options: Namespace) -> Iterator[Verdict]:
     if not Path("/run/systemd/system").is_dir():
         yield Verdict(State.BAD, "systemd is not running here: units cannot be restarted", "agentctl check still works")
         return
-    active = spawn.run(["systemctl", "is-active", UNIT]).stdout.strip()
-    remedy = f"systemctl status {UNIT}; journalctl -u {UNIT}"
+    active = spawn.run(["systemctl", "is-active", OWN_UNIT]).stdout.strip()
+    remedy = f"systemctl status {OWN_UNIT}; journalctl -u {OWN_UNIT}"
     yield (
-        Verdict(State.GOOD, f"{UNIT} is active")
+        Verdict(State.GOOD, f"{OWN_UNIT} is active")
         if active == "active"
-        else Verdict(State.BAD, f"{UNIT} is {active or 'unknown'}", remedy)
+        else Verdict(State.BAD, f"{OWN_UNIT} is {active or 'unknown'}", remedy)
     )
-    enabled = spawn.run(["systemctl", "is-enabled", UNIT]).stdout.strip()
+    enabled = spawn.run(["systemctl", "is-enabled", OWN_UNIT]).stdout.strip()
     if enabled != "enabled":
-        yield Verdict(State.BAD, f"{UNIT} is {enabled or 'unknown'}", f"systemctl enable {UNIT}")
+        yield Verdict(State.BAD, f"{OWN_UNIT} is {enabled or 'unknown'}", f"systemctl enable {OWN_UNIT}")
 
 
 def _socket(options: Namespace) -> Iterator[Verdict]:
@@ -114,7 +114,7 @@ def _configuration(_options: Namespace) -> Iterator[Verdict]:
 
 def _history(_options: Namespace) -> Iterator[Verdict]:
     if not HISTORY.exists():
-        yield Verdict(State.BAD, f"{HISTORY} does not exist", f"systemctl restart {UNIT}")
+        yield Verdict(State.BAD, f"{HISTORY} does not exist", f"systemctl restart {OWN_UNIT}")
     elif _foreign(HISTORY) or HISTORY.stat().st_mode & 0o077:
         yield Verdict(State.BAD, f"{HISTORY} is open to others", f"chown root: {HISTORY}; chmod 600 {HISTORY}")
     else:

@@ -12,8 +12,8 @@ from typing import Any
 
 from agent.checks import foresight
 from agent.cli import ask, records
-from agent.cli.blocks import Line
 from agent.cli.ask import call, emit
+from agent.cli.blocks import Line
 from agent.config.load import load
 from agent.config.settings import options_of
 from agent.host.units import read_units
@@ -21,12 +21,9 @@ from agent.model import contract
 from agent.model.errors import AgentError, Exit
 from agent.model.facts import Host
 from agent.model.findings import Finding, Request, StaleUnit
-from agent.model.restarts import Disposition
+from agent.model.restarts import OWN_UNIT, Disposition
 from agent.model.view import plan_json
 from agent.restart.plan import make_plan
-
-OWN_UNIT = "aftercare.service"
-CAME_BACK = ("fresh", "leftover")
 
 
 def plan(options: Namespace) -> int:
@@ -64,5 +61,5 @@ def _downtimes(options: Namespace) -> dict[str, float]:
     except AgentError as problem:
         print(f"agentctl: how long units took before is not known: {problem.message}", file=sys.stderr)
         return {}
-    good = [item for item in reversed(past) if item["outcome"] and item["outcome"]["result"] in CAME_BACK]
+    good = [item for item in reversed(past) if item["outcome"] and item["outcome"]["result"] in records.CAME_BACK]
     return {item["unit"]: item["outcome"]["took"]["job"] for item in good if "job" in item["outcome"]["took"]}

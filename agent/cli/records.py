@@ -5,6 +5,9 @@ from typing import Any
 
 from agent.cli.blocks import Block, Line, Table, local
 
+CAME_BACK = ("fresh", "leftover")
+"""Results of a restart after which the unit does its work."""
+
 
 def restarts(outcomes: list[dict[str, Any]]) -> Table:
     """Return what came of the restarts of the last transaction."""
@@ -63,7 +66,7 @@ def outcomes(items: list[dict[str, Any]]) -> list[Block]:
     """Return what came of restarts that were asked for."""
     if not items:
         return [Line("Nothing was restarted.")]
-    failed = [item for item in items if item["result"] not in ("fresh", "leftover")]
+    failed = [item for item in items if item["result"] not in CAME_BACK]
     last = tuple(Line(f"{item['unit']}: {line}") for item in failed for line in item["journal"])
     return [restarts(items), *last]
 
@@ -83,11 +86,11 @@ def history(data: dict[str, Any]) -> list[Block]:
     if restarted:
         blocks.append(Table("Restarts", ("begun", "unit", "result", "why"), restarted))
     silenced = tuple(
-        (local(item["at"]), item["kind"], local(item["until"]) if item["until"] else "", item["id"], item["reason"])
+        (local(item["at"]), local(item["until"]) if item["until"] else "it is gone", f"{item['id']}\n{item['reason']}")
         for item in data.get("silences", ())
     )
     if silenced:
-        blocks.append(Table("Not told", ("since", "kind", "until", "finding", "why"), silenced))
+        blocks.append(Table("Not told", ("since", "until", "finding, and why"), silenced))
     return blocks or [Line("Nothing is recorded for that time.")]
 
 

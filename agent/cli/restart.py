@@ -8,11 +8,11 @@ from argparse import Namespace
 from typing import Any
 
 from agent.cli import records
-from agent.cli.blocks import Line
 from agent.cli.ask import call, emit, full_name
+from agent.cli.blocks import Line
 from agent.model.errors import AgentError, Exit, Kind
+from agent.model.restarts import MANAGER, OWN_UNIT
 
-GOOD = ("fresh", "leftover")
 UNTOUCHED = ("not-run", "precheck-failed")
 
 
@@ -40,7 +40,7 @@ def restart(options: Namespace) -> int:
 def _show(options: Namespace, outcomes: list[dict[str, Any]], held: str) -> int:
     lines = [Line(f"Stopped before the last wave: {held}.", "error")] if held else []
     emit(options, {"v": 1, "restarts": outcomes, "held": held}, [*records.outcomes(outcomes), *lines])
-    return Exit.CLEAN if not held and all(item["result"] in GOOD for item in outcomes) else Exit.FINDINGS
+    return Exit.CLEAN if not held and all(item["result"] in records.CAME_BACK for item in outcomes) else Exit.FINDINGS
 
 
 def _ask_by_wave(options: Namespace) -> int:
@@ -51,8 +51,8 @@ def _ask_by_wave(options: Namespace) -> int:
     plan = call(options, "Restart", {"all": True, "now": options.now, "dry_run": True})["plan"]
     emit(options, {}, records.plan(plan))
     waves = [(f"wave {wave['number']}", [step["unit"] for step in wave["steps"]]) for wave in plan["waves"]]
-    waves += [("PID 1", ["init.scope"])] if plan["manager"] else []
-    waves += [("aftercare itself", ["aftercare.service"])] if plan["agent"] else []
+    waves += [("PID 1", [MANAGER])] if plan["manager"] else []
+    waves += [("aftercare itself", [OWN_UNIT])] if plan["agent"] else []
     outcomes: list[dict[str, Any]] = []
     for name, units in waves:
         if not _agrees(f"Restart {name} ({', '.join(units)})? [y/N] "):
@@ -61,7 +61,7 @@ def _ask_by_wave(options: Namespace) -> int:
             outcomes += call(options, "Restart", {"units": units, "now": options.now})["restarts"]
         except AgentError as problem:
             return _show(options, outcomes, problem.message)
-        if failed := [item["unit"] for item in outcomes if item["result"] not in (*GOOD, *UNTOUCHED)]:
+        if failed := [item["unit"] for item in outcomes if item["result"] not in (*records.CAME_BACK, *UNTOUCHED)]:
             return _show(options, outcomes, f"{', '.join(failed)} did not come back")
     return _show(options, outcomes, "") if outcomes else Exit.CLEAN
 

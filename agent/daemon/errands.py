@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from agent.daemon.planning import OWN_UNIT, plan_for
+from agent.daemon.planning import plan_for
 from agent.model.errors import AgentError, Kind
 from agent.model.events import Asked
 from agent.model.facts import Unit
 from agent.model.findings import Finding, StaleUnit
-from agent.model.restarts import Plan, Rule
+from agent.model.restarts import OWN_UNIT, Plan, Rule
 from agent.model.view import View
 from agent.restart.narrow import only, unit_names
 

@@ -7,12 +7,11 @@ from typing import Any
 from agent.model.facts import Unit
 from agent.model.findings import CheckResult, Finding, StaleUnit
 from agent.model.memory import Memory
-from agent.model.restarts import Plan, Rule, Wave
+from agent.model.restarts import OWN_UNIT, Plan, Rule, Wave
 from agent.model.view import View
 from agent.restart.narrow import only, unit_names
 from agent.restart.plan import make_plan, make_step
 
-OWN_UNIT = "aftercare.service"
 LAST_WAVE = 100
 
 

@@ -6,10 +6,9 @@ from typing import Any
 
 from agent.model.events import Change, Checked, Looked, Transaction
 from agent.model.findings import Confidence, Finding, Severity, StaleUnit
-from agent.model.restarts import BROKEN, Attempt, Disposition, Outcome, Result
+from agent.model.restarts import BROKEN, MANAGER, Attempt, Disposition, Outcome, Result
 from agent.model.view import View, told
 from agent.restart.plan import reasons
-from agent.restart.verify import MANAGER
 
 Tell = Callable[..., Any]
 ALARMING = (Severity.CRITICAL, Severity.ERROR)

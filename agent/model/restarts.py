@@ -37,6 +37,9 @@ class Result(StrEnum):
     NOT_RUN = "not-run"
 
 
+MANAGER = "init.scope"
+"""The unit of PID 1, which is re-executed and not restarted."""
+OWN_UNIT = "aftercare.service"
 MOST_NAMED = 3
 BROKEN = frozenset(
     {Result.FAILED, Result.TIMED_OUT, Result.DIED_AFTER, Result.PROBE_FAILED, Result.DEPENDANT_DOWN, Result.START_LIMIT}

@@ -11,7 +11,7 @@ from typing import Any
 
 from agent.model.contract import printable
 from agent.model.findings import Finding, Severity, StaleUnit
-from agent.model.restarts import Disposition
+from agent.model.restarts import MANAGER, Disposition
 
 Printed = tuple[str, int]
 
@@ -70,7 +70,7 @@ def needrestart(
         elif (session := _session(unit, users)) is not None:
             sessions.add(session)
         else:
-            services.add("systemd-manager" if unit.unit == "init.scope" else unit.unit)
+            services.add("systemd-manager" if unit.unit == MANAGER else unit.unit)
     records = [("VER", NEEDRESTART), *_kernel(reboot.get("kernel")), *_microcode(reboot.get("microcode"))]
     for key, values in (("SVC", services), ("CONT", containers), ("SESS", sessions)):
         records += [(key, value) for value in sorted(values, key=lambda value: (value.lower(), value))]

@@ -13,13 +13,13 @@ from dataclasses import replace
 
 from agent.model.errors import AgentError
 from agent.model.facts import Unit
-from agent.model.restarts import Attempt, Outcome, Performed, Plan, Result, Rule, Step, brake_after
+from agent.model.restarts import MANAGER, Attempt, Outcome, Performed, Plan, Result, Rule, Step, brake_after
 from agent.restart.follow import Watch, close, follow
 from agent.restart.hands import Hands, held, look
 from agent.restart.manager import STEP as MANAGER_STEP
 from agent.restart.manager import reexecute, resume_reexecution
 from agent.restart.plan import make_step
-from agent.restart.verify import MANAGER, is_up, was_started_since
+from agent.restart.verify import is_up, was_started_since
 
 __all__ = ["Hands", "execute", "resume"]
 

@@ -4,9 +4,8 @@ import contextlib
 from collections.abc import Awaitable, Callable
 
 from agent.model.errors import AgentError
-from agent.model.restarts import Attempt, Outcome, Result, Rule, Step
+from agent.model.restarts import MANAGER, Attempt, Outcome, Result, Rule, Step
 from agent.restart.hands import Hands, held, still_stale
-from agent.restart.verify import MANAGER
 
 PATIENCE = 60.0
 """Seconds that it waits for an empty job queue, and then for an answer."""

@@ -2,8 +2,7 @@
 
 from dataclasses import replace
 
-from agent.model.restarts import Plan
-from agent.restart.verify import MANAGER
+from agent.model.restarts import MANAGER, Plan
 
 
 def only(plan: Plan, names: frozenset[str]) -> Plan:

@@ -11,8 +11,8 @@ from itertools import combinations, groupby
 
 from agent.model.facts import StaleFile, Unit
 from agent.model.findings import StaleUnit
-from agent.model.restarts import Disposition, Plan, Rule, Step, Wave, rule_for
-from agent.restart.verify import MANAGER, is_up
+from agent.model.restarts import MANAGER, Disposition, Plan, Rule, Step, Wave, rule_for
+from agent.restart.verify import is_up
 
 MOST_RECORDED = 20
 """So many stale processes of a unit are kept for `agentctl why`."""

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from agent.model.facts import StaleProcess, Unit
 from agent.model.restarts import Outcome, Result, Step
 
-MANAGER = "init.scope"
-"""The unit of PID 1, which is re-executed and not restarted."""
 GONE = Unit("", active="inactive")
 
 WHY_DOWN = {

@@ -9,12 +9,10 @@ from fnmatch import fnmatchcase
 
 from agent.model.facts import StaleProcess, Unit
 from agent.model.findings import Confidence
-from agent.model.restarts import Disposition, Rule, rule_for
+from agent.model.restarts import MANAGER, Disposition, Rule, rule_for
 
 Verdict = tuple[Disposition, str]
 
-MANAGER = "init.scope"
-"""Where PID 1 lives: its restart is a re-execution."""
 
 CONTAINERS = (
     "docker-*.scope",

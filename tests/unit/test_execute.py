@@ -15,11 +15,10 @@ from agent.host.units import parse_show
 from agent.model.errors import AgentError, Kind
 from agent.model.facts import StaleProcess, Unit
 from agent.model.probes import Probe, Way
-from agent.model.restarts import Attempt, Outcome, Performed, Plan, Result, Rule, Step, Wave
+from agent.model.restarts import MANAGER, Attempt, Outcome, Performed, Plan, Result, Rule, Step, Wave
 from agent.restart.execute import Hands, execute, resume
 from agent.restart.plan import make_step
 from agent.restart.precheck import Places, precheck
-from agent.restart.verify import MANAGER
 from agent.spawn import Done
 from tests.unit.small_systemd import Sketch, SmallSystemd
 
