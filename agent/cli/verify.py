@@ -17,11 +17,10 @@ from typing import Any
 
 from agent.cli.ask import emit
 from agent.cli.blocks import Block, Line, Table
-from agent.host.addresses import last_words
 from agent.host.exim_mainlog import LINE, LOGS
 from agent.model.contract import printable
 from agent.model.errors import AgentError, Exit, Kind
-from agent.spawn import run
+from agent.spawn import last_words, run
 
 SENDMAIL = "/usr/sbin/sendmail"
 ADDRESS = re.compile(r"(?!-)([A-Za-z0-9.!#$%&'*+/=?^_{|}~-]{1,64})@([A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f.:]+\])")

@@ -10,9 +10,8 @@ from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface, ip_network
 from typing import Any
 
-from agent.model.contract import printable
 from agent.model.errors import AgentError, Kind
-from agent.spawn import Done, run
+from agent.spawn import last_words, run
 
 LIMIT = 10.0
 """Seconds that one question to the kernel may take."""
@@ -151,9 +150,3 @@ def parse_list(text: str) -> list[dict[str, Any]]:
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise AgentError(Kind.PROTOCOL, "`ip -j` printed no list of objects")
     return rows
-
-
-def last_words(done: Done) -> str:
-    """Return the last line that a program complained with, printable and short. Pure."""
-    lines = done.stderr.strip().splitlines()
-    return printable(lines[-1].strip())[:200] if lines else f"`{done.argv[0]}` ended with {done.status}"

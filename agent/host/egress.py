@@ -15,7 +15,7 @@ from ipaddress import ip_address
 from typing import Any
 
 from agent.host import addresses, echo
-from agent.host.addresses import INSIDE, Address, Sort, family_of, last_words, parse_list, sort_of
+from agent.host.addresses import INSIDE, Address, Sort, family_of, parse_list, sort_of
 from agent.host.echo import Echo
 from agent.host.kernel import read_beginning
 from agent.host.nftables import Flow
@@ -23,7 +23,7 @@ from agent.host.translation import Translation, Verdict, read_rules, read_transl
 from agent.model.contract import printable
 from agent.model.errors import AgentError, Kind
 from agent.model.facts import Host
-from agent.spawn import Done, run
+from agent.spawn import Done, last_words, run
 from agent.spawn.transient import run_as
 
 DESTINATIONS = ("198.41.0.4", "2001:503:ba3e::2:30")

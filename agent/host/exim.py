@@ -9,12 +9,11 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from agent.host.addresses import last_words
 from agent.host.exim_config import GENERATED, MOST_NAMES, NAME, Choices, items_of, read_choices, read_text
 from agent.host.exim_pending import Complaint, complaint_in, with_sources
 from agent.model.errors import AgentError, Kind
 from agent.model.facts import Host
-from agent.spawn import Done
+from agent.spawn import Done, last_words
 from agent.spawn.transient import run_as, run_into
 
 USER = "Debian-exim"

@@ -10,11 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from agent.host.addresses import last_words
 from agent.host.exim_config import GENERATED, read_places, read_text
 from agent.model.errors import AgentError, Kind
 from agent.model.facts import Host
-from agent.spawn import Done
+from agent.spawn import Done, last_words
 
 SETTING = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*)")
 ERROR = re.compile(r"Exim configuration error(?: in line (\d+) of (\S+?))?:?\s*\n\s*(.+)")

@@ -6,11 +6,10 @@ is killed when its time is over. Both are foreign text.
 
 from dataclasses import dataclass
 
-from agent.host.addresses import last_words
 from agent.host.kernel import read_beginning
 from agent.model.errors import AgentError
 from agent.model.facts import Host
-from agent.spawn import run
+from agent.spawn import last_words, run
 
 LIMIT = 5.0
 LONGEST = 255

@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import ip_address
 
-from agent.host.addresses import last_words
 from agent.host.kernel import read_running
 from agent.host.nftables import Flow, judge_rules, parse_rules
 from agent.model.contract import printable
 from agent.model.errors import AgentError, Kind
 from agent.model.facts import Host
-from agent.spawn import run
+from agent.spawn import last_words, run
 from agent.spawn.transient import run_as
 
 QUESTION = ("nft", "-j", "-t", "list", "ruleset")

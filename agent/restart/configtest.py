@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from agent.model.contract import printable
 from agent.model.errors import AgentError, Kind
-from agent.spawn import Done, program
+from agent.spawn import Done, absolute
 from agent.spawn.beside import run_async
 from agent.spawn.transient import SANDBOX, literal
 
@@ -175,10 +175,9 @@ def _optional(directory: str) -> str:
 
 def _in_unit(command: Sequence[str], settings: Sequence[str]) -> list[str]:
     """The words are wanted in English."""
-    absolute = command[0] if command[0].startswith("/") else program(command[0])
     return [
         *("systemd-run", "--pipe", "--wait", "--collect", "--service-type=exec"),
         *(f"--property={setting}" for setting in settings),
         *("--setenv=LC_ALL=C.UTF-8", "--"),
-        *literal((absolute, *command[1:])),
+        *literal(absolute(command)),
     ]

@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from agent.model.contract import printable
 from agent.model.errors import AgentError, Kind
 
 ENVIRONMENT = {
@@ -40,16 +41,27 @@ def program(name: str) -> str:
     raise AgentError(Kind.SPAWN, f"{name} is not installed in {', '.join(DIRECTORIES)}")
 
 
+def absolute(argv: Sequence[str]) -> tuple[str, ...]:
+    """Return `argv` with the absolute path of its program; raises as `program` does."""
+    return (argv[0] if argv[0].startswith("/") else program(argv[0]), *argv[1:])
+
+
+def last_words(done: Done) -> str:
+    """Return the last line that a program complained with, printable and short."""
+    lines = done.stderr.strip().splitlines()
+    return printable(lines[-1].strip())[:200] if lines else f"`{done.argv[0]}` ended with {done.status}"
+
+
 def run(argv: Sequence[str], *, timeout: float = 30.0, stdin: str = "") -> Done:
     """Run `argv` (a system program by name or absolute path) and return what came of it.
 
     Raises AgentError: SPAWN where it cannot be started, TIMED_OUT after `timeout` seconds (it is killed then). A
     non-zero status is no error here: the caller knows what it means.
     """
-    absolute = argv[0] if argv[0].startswith("/") else program(argv[0])
+    command = absolute(argv)
     try:
         done = subprocess.run(
-            [absolute, *argv[1:]],
+            command,
             input=os.fsencode(stdin),
             capture_output=True,
             timeout=timeout,
@@ -60,5 +72,5 @@ def run(argv: Sequence[str], *, timeout: float = 30.0, stdin: str = "") -> Done:
     except subprocess.TimeoutExpired as problem:
         raise AgentError(Kind.TIMED_OUT, f"{argv[0]} did not end within {timeout:g} s") from problem
     except OSError as problem:
-        raise AgentError(Kind.SPAWN, f"{absolute}: {problem.strerror}") from problem
+        raise AgentError(Kind.SPAWN, f"{command[0]}: {problem.strerror}") from problem
     return Done(tuple(argv), done.returncode, os.fsdecode(done.stdout), os.fsdecode(done.stderr))

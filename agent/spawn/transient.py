@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from tempfile import TemporaryDirectory
 
 from agent.model.errors import AgentError, Kind
-from agent.spawn import Done, program, run
+from agent.spawn import Done, absolute, run
 
 SANDBOX = {"MemoryMax": "512M", "TasksMax": "64", "LimitCORE": "0", "LogLevelMax": "warning"}
 """What holds for every program that is run so, whatever else it needs; the journal need not hear of each."""
@@ -35,10 +35,10 @@ def run_as(
     properties: further systemd properties of the unit. environment: variables of the program; it gets nothing of
     ours. Raises AgentError as `run` does.
     """
-    absolute = _absolute(argv)
+    command = absolute(argv)
     if _has_manager():
-        return run(_as_unit(user, absolute, timeout, properties, environment), timeout=timeout + 5, stdin=stdin)
-    return run(_as_process(user, absolute, environment), timeout=timeout, stdin=stdin)
+        return run(_as_unit(user, command, timeout, properties, environment), timeout=timeout + 5, stdin=stdin)
+    return run(_as_process(user, command, environment), timeout=timeout, stdin=stdin)
 
 
 def run_into(user: str, argv: Sequence[str], *, timeout: float = 20.0) -> Done:
@@ -55,7 +55,7 @@ def run_into(user: str, argv: Sequence[str], *, timeout: float = 20.0) -> Done:
         if os.geteuid() == 0:
             account = _account(user)
             os.chown(place, account.pw_uid, account.pw_gid)
-        done = run(_as_process(user, (*_absolute(argv), path), {"TMPDIR": place}), timeout=timeout)
+        done = run(_as_process(user, (*absolute(argv), path), {"TMPDIR": place}), timeout=timeout)
         written = run(_as_process(user, (CAT, path), {}), timeout=timeout)
         return Done(done.argv, done.status, written.stdout, done.stderr)
 
@@ -68,10 +68,6 @@ def literal(argv: Sequence[str]) -> tuple[str, ...]:
 def _has_manager() -> bool:
     """Whether PID 1 is systemd and would do this for us."""
     return os.geteuid() == 0 and os.path.isdir("/run/systemd/system")
-
-
-def _absolute(argv: Sequence[str]) -> tuple[str, ...]:
-    return (argv[0] if argv[0].startswith("/") else program(argv[0]), *argv[1:])
 
 
 def _as_unit(
