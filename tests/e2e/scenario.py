@@ -29,6 +29,9 @@ SPARED = {
 }
 """Units that policy does not restart by itself, and what is said of them."""
 
+PASSING = "run-*"
+"""What systemd-run names a unit: one of the daemon's own questions to exim, over before apt is."""
+
 USERS = r"""
 import os, sys
 wanted = set(sys.argv[1:])
@@ -83,7 +86,7 @@ def look(machine: Machine, names: Collection[str] = (), ignoring: Collection[int
     users: dict[str, set[int]] = {}
     for row in machine.python(USERS, *set(real)).stdout.splitlines():
         unit, pid = row.split()
-        if int(pid) not in ignoring:
+        if int(pid) not in ignoring and not fnmatch.fnmatchcase(unit, PASSING):
             users.setdefault(unit, set()).add(int(pid))
     services = [unit for unit in users if unit.endswith(".service")]
     main = {unit: machine.pid(unit) for unit in services}
