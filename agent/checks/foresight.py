@@ -7,10 +7,10 @@ the check `libraries` as it would have them afterwards.
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from agent.checks.likely import Doubts, find_doubts, weigh
-from agent.checks.sighting import search_retired
-from agent.checks.sweep import describe_unseen, sweep
-from agent.checks.wording import subject_of
+from agent.checks.libraries.likely import Doubts, find_doubts, weigh
+from agent.checks.libraries.sighting import search_retired
+from agent.checks.libraries.sweep import describe_unseen, sweep
+from agent.checks.libraries.wording import subject_of
 from agent.host import mappings, packages, transactions
 from agent.host.mappings import Engine
 from agent.host.units import read_units

@@ -80,9 +80,7 @@ def run(host: Host, request: Request) -> CheckResult:
     verdicts = {"kernel": kernel} | ({"microcode": microcode} if microcode else {})
     found = [_finding(kind, verdict) for kind, verdict in verdicts.items() if verdict.state in WANTS_REBOOT]
     return CheckResult(
-        request.check,
-        (*found, *findings),
-        detail | {kind: _shown(verdict) for kind, verdict in verdicts.items()},
+        request.check, (*found, *findings), detail | {kind: _shown(verdict) for kind, verdict in verdicts.items()}
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
-from agent.checks.spf_told import remark_row
+from agent.checks.spf.wording import remark_row
 from agent.cli.ask import emit
 from agent.cli.blocks import Block, Line
 from agent.model.contract import printable

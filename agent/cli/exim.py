@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from agent.checks import exim as check
-from agent.checks.exim_facts import SUBJECTS
+from agent.checks.exim.facts import SUBJECTS
 from agent.cli.ask import emit
 from agent.cli.blocks import Block, Entry, Line, Table
-from agent.host.exim import generate_exim
-from agent.host.exim_pending import Pending, read_pending
+from agent.host.mail.exim import generate_exim
+from agent.host.mail.exim_pending import Pending, read_pending
 from agent.model import contract
 from agent.model.errors import AgentError, Exit, Kind
 from agent.model.facts import Host

@@ -13,21 +13,20 @@ from datetime import UTC, datetime
 from posixpath import basename, dirname
 from typing import Any
 
-from agent.checks import environments, told
-from agent.checks.environments import Known
-from agent.checks.judged import Judged, interpreter, judge_all
-from agent.checks.numpy import look_of, mounts_of, order_of, tell
-from agent.checks.users import Users, look_at_users
+from agent.checks.numpy import environments, look_of, mounts_of, order_of, tell, wording
+from agent.checks.numpy.environments import Known
+from agent.checks.numpy.judged import Judged, interpreter, judge_all
+from agent.checks.numpy.users import Users, look_at_users
 from agent.cli import environments as shown
 from agent.cli.ask import emit
 from agent.config.load import load
 from agent.config.settings import options_of
-from agent.host.linker import follow
+from agent.host.loader.linker import follow
 from agent.host.packages import code_paths
-from agent.host.pyenvs import discover
-from agent.host.pyfacts import Environment
-from agent.host.pyroots import read_names
-from agent.host.pywalk import SITES, Limits
+from agent.host.python.pyenvs import discover
+from agent.host.python.pyfacts import Environment
+from agent.host.python.pyroots import read_names
+from agent.host.python.pywalk import SITES, Limits
 from agent.host.transactions import read_snapshot
 from agent.mkl import proof
 from agent.mkl.kinds import Kind
@@ -88,12 +87,12 @@ def numpy_why(options: Namespace) -> int:
     """Print all that is known of one environment."""
     host = _host(options)
     judged = _judge_named(host, options.environment)
-    evidence = told.evidence_of(judged, read_names(host))
+    evidence = wording.evidence_of(judged, read_names(host))
     severity = judged.worst.severity
     emit(options, {"v": 1, **evidence, "severity": severity}, shown.why(evidence | {"severity": severity}))
     if judged.worst.kind is Kind.UNKNOWN:
         return Exit.UNCHECKED
-    return Exit.CLEAN if judged.worst.kind in told.FINE else Exit.FINDINGS
+    return Exit.CLEAN if judged.worst.kind in wording.FINE else Exit.FINDINGS
 
 
 def numpy_predict(options: Namespace) -> int:
@@ -109,12 +108,12 @@ def numpy_predict(options: Namespace) -> int:
     names = read_names(host)
     data: dict[str, Any] = {"v": 1, "mkl": printable(directory), "predictions": []}
     for now, later in zip(bound, then, strict=True):
-        evidence = told.evidence_of(later, names)
+        evidence = wording.evidence_of(later, names)
         row = {"environment": evidence["environment"], "now": now.verdict.kind.value, "then": evidence["verdict"]}
         row |= {"severity": later.worst.severity, "summary": evidence["summary"], "evidence": evidence}
         data["predictions"].append(row)
     emit(options, data, shown.prediction(data))
-    return Exit.CLEAN if all(item.worst.kind in told.FINE for item in then) else Exit.FINDINGS
+    return Exit.CLEAN if all(item.worst.kind in wording.FINE for item in then) else Exit.FINDINGS
 
 
 def numpy_prove(options: Namespace) -> int:
@@ -166,7 +165,7 @@ def user_for(environment: Environment) -> str:
 
 def _search(host: Host) -> CheckResult:
     known, judged, sentences = _search_all(host)
-    request = Request(told.CHECK, datetime.now(UTC))
+    request = Request(wording.CHECK, datetime.now(UTC))
     return tell(host, judged, known, order_of(host, request, Users()), sentences)
 
 
@@ -174,7 +173,7 @@ def _search_all(host: Host) -> tuple[Known, list[Judged], tuple[str, ...]]:
     """Return the environments of the host and the verdicts on them; say where it is to a person who waits."""
     mounts = mounts_of(host)
     users = look_at_users(host)
-    order = order_of(host, Request(told.CHECK, datetime.now(UTC), options=options_of(load(), told.CHECK)), users)
+    order = order_of(host, Request(wording.CHECK, datetime.now(UTC), options=options_of(load(), wording.CHECK)), users)
     known = environments.search(host, mounts, Known(), order, PATIENT, _say)
     _say("")
     judged, sentences = judge_all(lambda: look_of(host, mounts), known.environments, users)

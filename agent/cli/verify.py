@@ -17,7 +17,7 @@ from typing import Any
 
 from agent.cli.ask import emit
 from agent.cli.blocks import Block, Line, Table
-from agent.host.exim_mainlog import LINE, LOGS
+from agent.host.mail.exim_mainlog import LINE, LOGS
 from agent.model.contract import printable
 from agent.model.errors import AgentError, Exit, Kind
 from agent.spawn import last_words, run

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
-from agent.host.exim_config import GENERATED
+from agent.host.mail.exim_config import GENERATED
 from agent.model.contract import printable
 from agent.model.errors import AgentError
 from agent.model.facts import Host

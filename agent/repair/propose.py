@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from agent.host.exim_config import CHOICES, GENERATED, NAME, assignments, edited, with_hostnames
-from agent.host.exim_pending import Pending
+from agent.host.mail.exim_config import CHOICES, GENERATED, NAME, assignments, edited, with_hostnames
+from agent.host.mail.exim_pending import Pending
 from agent.model.contract import printable
 from agent.model.errors import AgentError, Kind
 from agent.model.facts import Host

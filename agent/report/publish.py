@@ -15,7 +15,7 @@ import sdnotify
 from agent.model.contract import printable
 from agent.model.findings import Finding, StaleUnit
 from agent.model.restarts import BROKEN, Disposition, Result
-from agent.model.view import Phase, View, view_json, told
+from agent.model.view import Phase, View, told, view_json
 
 STATE = "state.json"
 LONGEST_STATUS = 240

@@ -24,8 +24,8 @@ import dns.resolver
 
 from agent.spf.answers import Answer, Outcome, ServerAnswer
 from agent.spf.kept import Kept
-from agent.spf.session import Budget, Session
 from agent.spf.servers import PORT, Server
+from agent.spf.session import Budget, Session
 
 _Message = dns.message.QueryMessage
 

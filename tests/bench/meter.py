@@ -42,10 +42,7 @@ TOOLS = {
     "needrestart": ["/usr/sbin/needrestart", "-b"],
     "checkrestart": ["/usr/sbin/checkrestart"],
 }
-WHOM = {
-    "needrestart": r"#(\d+) is (?:a child of|not a child)",
-    "checkrestart": r"Process .* \(PID: (\d+)\)",
-}
+WHOM = {"needrestart": r"#(\d+) is (?:a child of|not a child)", "checkrestart": r"Process .* \(PID: (\d+)\)"}
 """How the tools say with -v which processes they took to be stale."""
 FEW = 10
 

@@ -15,7 +15,7 @@ from typing import Any
 from elftools.elf.dynamic import DynamicSegment
 from elftools.elf.elffile import ELFFile
 
-from agent.host.dynamic import read_dynamic, read_symbols
+from agent.host.loader.dynamic import read_dynamic, read_symbols
 from tests.integration.mkl_files import release
 from tests.integration.mkl_stage import Stage
 

@@ -61,7 +61,7 @@ FRAME = """
 import json, os, resource, sys, time
 from datetime import UTC, datetime
 from agent.checks.numpy import run
-from agent.host.dynamic import read_dynamic
+from agent.host.loader.dynamic import read_dynamic
 from agent.model.errors import AgentError
 from agent.model.facts import Host
 from agent.model.findings import Request

@@ -13,7 +13,7 @@ SYSTEM = [place for place in sys.path if place.startswith("/usr/lib/") and "/dis
 sys.path[:] = ["/usr/share/aftercare", *SYSTEM, "/usr/lib/python3/dist-packages"]
 
 from agent.checks import libraries, worker  # noqa: E402
-from agent.checks.sweep import Sweep, sweep  # noqa: E402
+from agent.checks.libraries.sweep import Sweep, sweep  # noqa: E402
 from agent.host import mappings  # noqa: E402
 
 ENGINES = {"query": mappings.QUERY, "text": mappings.TEXT}

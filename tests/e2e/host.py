@@ -9,12 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-TOOLS = {
-    "mmdebstrap": "mmdebstrap",
-    "systemd-nspawn": "systemd-container",
-    "nsenter": "util-linux",
-    "dpkg-deb": "dpkg",
-}
+TOOLS = {"mmdebstrap": "mmdebstrap", "systemd-nspawn": "systemd-container", "nsenter": "util-linux", "dpkg-deb": "dpkg"}
 
 
 class Missing(Exception):

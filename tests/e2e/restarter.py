@@ -30,12 +30,7 @@ from agent.restart.execute import Hands, execute, resume
 from agent.restart.plan import make_plan
 
 HOST = Host()
-RULES = (
-    Rule("*"),
-    Rule("rc-hangs.service", limit=6.0),
-    Rule("rc-first*", wave=10),
-    Rule("rc-last*", wave=90),
-)
+RULES = (Rule("*"), Rule("rc-hangs.service", limit=6.0), Rule("rc-first*", wave=10), Rule("rc-last*", wave=90))
 CGROUPS = Path("/sys/fs/cgroup")
 
 
@@ -87,9 +82,7 @@ async def main() -> None:
         return await asyncio.to_thread(units.read_units, HOST, wanted)
 
     async def recheck() -> dict[str, tuple[StaleProcess, ...]]:
-        found = {
-            name: tuple(stale_processes(unit, state.begun)) for name, unit in (await read(names)).items()
-        }
+        found = {name: tuple(stale_processes(unit, state.begun)) for name, unit in (await read(names)).items()}
         return {name: processes for name, processes in found.items() if processes}
 
     hands = Hands(

@@ -42,7 +42,7 @@ class Session:
         """Run a script in the session (a sub-shell of it) and return what it printed, errors included."""
         assert self._client.stdin and self._client.stdout
         begun, mark, lines = time.monotonic(), f"--end-{next(MARKS)}--", list[str]()
-        self._client.stdin.write(f"({script}\n) </dev/null 2>&1; echo \"{mark}$?\"\n")
+        self._client.stdin.write(f'({script}\n) </dev/null 2>&1; echo "{mark}$?"\n')
         self._client.stdin.flush()
         while mark not in (line := self._client.stdout.readline()):
             assert line, f"the ssh session ended during `{script}`:\n{''.join(lines)}"

@@ -8,8 +8,8 @@ import pytest
 
 from tests.e2e import scenario
 from tests.e2e.machine import Machine
-from tests.e2e.session import Session
 from tests.e2e.scenario import Before
+from tests.e2e.session import Session
 
 SLOW = ("slow-one", "slow-two")
 

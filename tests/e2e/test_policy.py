@@ -152,7 +152,7 @@ def test_a_unit_that_runs_and_does_not_answer_is_told_until_it_does(machine: Mac
 def test_an_upgrade_of_the_agent_its_python_and_libc_in_the_middle_of_a_wave_ends_it_exactly_once(
     machine: Machine,
 ) -> None:
-    slow = 'signal.signal(signal.SIGTERM, lambda *_: (time.sleep(6), os._exit(0)))'
+    slow = "signal.signal(signal.SIGTERM, lambda *_: (time.sleep(6), os._exit(0)))"
     scenario.python_service(machine, "slow", slow)
     python = machine.run("readlink -f /usr/bin/python3").stdout.strip().rpartition("/")[2]
     debs = [scenario.rebuilt(machine, name) for name in ("aftercare", "libc6", f"{python}-minimal")]

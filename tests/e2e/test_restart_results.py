@@ -29,8 +29,7 @@ UNITS = {
     "rc-fails.service": f"[Service]\n{BAD_START}\n",
     "rc-fails-forever.service": f"[Service]\nRestart=always\nRestartSec=100ms\n{BAD_START}\n",
     "rc-dies.service": (
-        "[Service]\n"
-        f"ExecStart=/bin/sh -c 'test -e {FLAG} && {{ sleep 2; echo lost it; exit 3; }}; exec {LONG}'\n"
+        f"[Service]\nExecStart=/bin/sh -c 'test -e {FLAG} && {{ sleep 2; echo lost it; exit 3; }}; exec {LONG}'\n"
     ),
     "rc-hangs.service": f"[Service]\n{DEAF}\n",
     "rc-limit.service": f"[Unit]\nStartLimitBurst=1\nStartLimitIntervalSec=600\n[Service]\n{SLEEP}\n",
@@ -69,9 +68,7 @@ exit 104
 
 def furnish(machine: Machine, units: dict[str, str]) -> None:
     """Make and start the units, and bring the product's code into the machine."""
-    shutil.copytree(
-        TREE / "agent", machine.path("/opt/tree/agent"), ignore=shutil.ignore_patterns("__pycache__")
-    )
+    shutil.copytree(TREE / "agent", machine.path("/opt/tree/agent"), ignore=shutil.ignore_patterns("__pycache__"))
     machine.copy_in(TREE / "tests/e2e/restarter.py", "/opt/restarter.py")
     for name, text in units.items():
         machine.write(f"/etc/systemd/system/{name}", text)
@@ -122,9 +119,7 @@ def test_each_way_a_restart_can_end_has_its_own_name(bare: Machine) -> None:
     assert found["rc-spares.service"]["leftovers"][0].startswith("sleep (")
     for name in (name for name, result in EXPECTED.items() if result == "precheck-failed"):
         assert bare.pid(name) == before[name], f"{name} was touched"
-    assert found["rc-good.service"]["at"] < found["rc-hangs.service"]["at"], (
-        "it waited for the one that hangs"
-    )
+    assert found["rc-good.service"]["at"] < found["rc-hangs.service"]["at"], "it waited for the one that hangs"
 
 
 def test_dependants_that_are_stale_too_are_started_once_and_waves_keep_their_order(bare: Machine) -> None:

@@ -18,8 +18,7 @@ from agent.model.facts import Host, Indexed, Retired
 from agent.model.findings import CheckResult, Finding, Request, StaleUnit
 
 OLD, NEW, OTHER = (
-    next(Path("/usr/lib").glob(f"*-linux-gnu*/{name}"))
-    for name in ("libdl.so.2", "librt.so.1", "libutil.so.1")
+    next(Path("/usr/lib").glob(f"*-linux-gnu*/{name}")) for name in ("libdl.so.2", "librt.so.1", "libutil.so.1")
 )
 """Three small real libraries with different build-ids, which every libc6 has."""
 
@@ -95,12 +94,8 @@ class Root:
         for path in (database / "info").iterdir():
             path.unlink()
         for package, paths in self.lists.items():
-            lines = {str(parent) for path in paths for parent in Path(path).parents if str(parent) != "/"} | {
-                *paths
-            }
-            (database / f"info/{package}.list").write_bytes(
-                os.fsencode("\n".join(["/.", *sorted(lines), ""]))
-            )
+            lines = {str(parent) for path in paths for parent in Path(path).parents if str(parent) != "/"} | {*paths}
+            (database / f"info/{package}.list").write_bytes(os.fsencode("\n".join(["/.", *sorted(lines), ""])))
 
     def _stanza(self, package: str) -> str:
         return (
@@ -137,9 +132,7 @@ def holding(
 @contextmanager
 def started(argv: Sequence[str]) -> Iterator[int]:
     """Run a program that prints `ready PID` and ends with its input; its children are killed with it."""
-    process = subprocess.Popen(
-        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
-    )
+    process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert process.stdin and process.stdout
     try:
         words = process.stdout.readline().split()
@@ -152,14 +145,7 @@ def started(argv: Sequence[str]) -> Iterator[int]:
         process.wait()
 
 
-IN_A_NAMESPACE_OF_HIS_OWN = (
-    "setpriv",
-    f"--reuid={NOBODY}",
-    f"--regid={NOBODY}",
-    "--clear-groups",
-    "unshare",
-    "-Urm",
-)
+IN_A_NAMESPACE_OF_HIS_OWN = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "unshare", "-Urm")
 """An unprivileged user who makes himself root of a user namespace, and a mount namespace in it."""
 
 

@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from agent.checks.mkl import read_facts
-from agent.host.closure import Reading, begin
-from agent.host.cpu import Cpu
-from agent.host.linker import Scope, split_path
+from agent.checks.numpy.mkl import read_facts
+from agent.host.loader.closure import Reading, begin
+from agent.host.loader.cpu import Cpu
+from agent.host.loader.linker import Scope, split_path
 from agent.mkl.facts import Around
 from agent.mkl.verdict import Verdict, judge
 from agent.model.facts import Host

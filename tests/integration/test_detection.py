@@ -13,18 +13,7 @@ import pytest
 from agent.checks import libraries
 from agent.host import mappings, processes
 from agent.host.inodes import identify
-from agent.host.mappings import (
-    QUERY,
-    TEXT,
-    Engine,
-    TooMany,
-    Unseen,
-    Why,
-    calibrate,
-    choose_engine,
-    read_ids,
-    scan,
-)
+from agent.host.mappings import QUERY, TEXT, Engine, TooMany, Unseen, Why, calibrate, choose_engine, read_ids, scan
 from agent.model.facts import Host, Mapped, Retired
 from agent.model.findings import Confidence, Request, Severity
 from tests.integration.herd import (
@@ -65,23 +54,13 @@ def test_this_kernel_has_the_fast_engine_or_the_text_engine_is_chosen() -> None:
 
 
 def test_both_engines_see_the_same_in_every_process(place: Path) -> None:
-    odd = [
-        b"plain",
-        b"with space",
-        b"new\nline",
-        b"caf\xe9 \xff",
-        b"a (deleted)",
-        b"x r-xp 00000000 08:01 4711 y",
-    ]
+    odd = [b"plain", b"with space", b"new\nline", b"caf\xe9 \xff", b"a (deleted)", b"x r-xp 00000000 08:01 4711 y"]
     paths = [os.fsencode(place) + b"/" + name for name in odd]
     for path in paths:
         Path(os.fsdecode(path)).write_bytes(OLD.read_bytes())
     memory = "fd = os.memfd_create('jit'); os.truncate(fd, 8192); held.append(mmap.mmap(fd, 8192, 1, 7))"
     anonymous = "held.append(mmap.mmap(-1, 8192, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=7))"
-    with (
-        holding(*paths, code=f"{memory}\n{anonymous}") as pid,
-        holding(OTHER, argv=IN_A_NAMESPACE_OF_HIS_OWN) as other,
-    ):
+    with holding(*paths, code=f"{memory}\n{anonymous}") as pid, holding(OTHER, argv=IN_A_NAMESPACE_OF_HIS_OWN) as other:
         for path in paths[:3]:
             os.unlink(path)
         ids = read_ids(HERE, pid, QUERY, 9999)
@@ -119,9 +98,7 @@ def test_kernel_threads_and_zombies_have_no_mappings(engine: Engine) -> None:
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
     assert read_ids(HERE, child.pid, engine, 9999) == frozenset()
     threads = [pid for pid in processes.read_pids(HERE) if processes.is_kernel_thread(HERE, pid)]
-    assert (
-        list(scan(HERE, threads, lambda read: frozenset((0, len(key)) for key in read), engine, 9999)) == []
-    )
+    assert list(scan(HERE, threads, lambda read: frozenset((0, len(key)) for key in read), engine, 9999)) == []
     assert os.getpid() not in threads
     child.wait()
 
@@ -154,9 +131,7 @@ def test_the_device_in_maps_is_learnt_for_each_file_system(place: Path) -> None:
 
 
 @WITH_BOTH
-def test_with_history_a_replaced_library_is_certainly_stale(
-    root: Root, on_engine: None, engine: Engine
-) -> None:
+def test_with_history_a_replaced_library_is_certainly_stale(root: Root, on_engine: None, engine: Engine) -> None:
     before = root.index()
     with holding(root.at(LIBRARY)) as pid, holding(OTHER) as bystander:
         root.install("libdemo", "1.1", {LIBRARY: NEW})
@@ -174,9 +149,7 @@ def test_with_history_a_replaced_library_is_certainly_stale(
 
 
 @WITH_BOTH
-def test_without_history_it_is_likely_and_what_runs_is_unknown(
-    root: Root, on_engine: None, engine: Engine
-) -> None:
+def test_without_history_it_is_likely_and_what_runs_is_unknown(root: Root, on_engine: None, engine: Engine) -> None:
     with holding(root.at(LIBRARY), OTHER) as pid:
         root.install("libdemo", "1.1", {LIBRARY: NEW})
         result = root.check(None)
@@ -200,10 +173,7 @@ def test_every_replaced_file_is_listed_the_program_itself_too(root: Root) -> Non
         result = root.check(root.retire(before))
         assert [path for path, *_ in files(result, pid)] == [second, LIBRARY, PROGRAM]
         assert stale_pids(result)[pid].subject == str(root.at(PROGRAM))
-        assert (
-            stale_pids(result)[pid].summary
-            == "1 process still runs demo 2-1, replaced by 2-2 and 1 other package"
-        )
+        assert stale_pids(result)[pid].summary == "1 process still runs demo 2-1, replaced by 2-2 and 1 other package"
         assert [path for path, *_ in files(root.check(None), pid)] == [second, LIBRARY, PROGRAM]
 
 
@@ -217,9 +187,7 @@ def test_a_file_replaced_by_the_same_bytes_is_identical_and_not_stale(root: Root
         result = root.check(retired if known else None)
         assert stale_pids(result) == {}
         assert result.detail["identical"] == {os.readlink(f"/proc/{pid}/exe"): [LIBRARY]}
-        assert [item.id for item in (result.mapped if known else result.learnt)] == [
-            item.id for item in retired
-        ]
+        assert [item.id for item in (result.mapped if known else result.learnt)] == [item.id for item in retired]
         root.install("libdemo", "1.1", {LIBRARY: NEW})
         assert files(root.check(retired), pid) == [(LIBRARY, "libdemo", "1.0", "1.1")]
 
@@ -256,9 +224,7 @@ def test_fresh_processes_and_files_of_nobody_are_never_stale(root: Root, place: 
     gone.write_bytes(OLD.read_bytes())
     before = root.index()
     root.install("libdemo", "1.1", {LIBRARY: NEW})
-    memory = (
-        "fd = os.memfd_create('libdemo.so.1'); os.truncate(fd, 4096); held.append(mmap.mmap(fd, 4096, 1, 7))"
-    )
+    memory = "fd = os.memfd_create('libdemo.so.1'); os.truncate(fd, 4096); held.append(mmap.mmap(fd, 4096, 1, 7))"
     with holding(root.at(LIBRARY), own, gone, code=memory):
         gone.unlink()
         for retired in (root.retire(before), None):

@@ -114,7 +114,7 @@ WAIT = 'touch "$DPKG_ROOT/waiting"; until [ -e "$DPKG_ROOT/go" ]; do sleep 0.05;
 
 def waiting(when: str) -> str:
     """Return a maintainer script that waits when it is called for `when`."""
-    return f"#!/bin/sh\n[ \"$1\" = {when} ] || exit 0\n{WAIT}\n"
+    return f'#!/bin/sh\n[ "$1" = {when} ] || exit 0\n{WAIT}\n'
 
 
 SLOW = "#!/bin/sh\nsleep 0.4\n"

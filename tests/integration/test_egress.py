@@ -8,24 +8,24 @@ from typing import Any
 
 import pytest
 
-from agent.host.addresses import Address, Sort
-from agent.host.echo import Echo
-from agent.host.egress import Egress, Way
-from agent.host.hostname import HostName
-from agent.host.translation import Verdict
+from agent.host.network.addresses import Address, Sort
+from agent.host.network.echo import Echo
+from agent.host.network.egress import Egress, Way
+from agent.host.network.hostname import HostName
+from agent.host.network.translation import Verdict
 from agent.model import contract
 from tests.integration.network import OURS, SINKS, Lab, lab, watching
 
 READ = """
 import json, sys
-from agent.host.egress import read_egress
+from agent.host.network.egress import read_egress
 from agent.model import contract
 from agent.model.facts import Host
 print(json.dumps(contract.encode(read_egress(Host(), **json.loads(sys.argv[1])))))
 """
 ECHO = """
 import json, sys
-from agent.host.egress import ask_echo_as, read_egress
+from agent.host.network.egress import ask_echo_as, read_egress
 from agent.model import contract
 from agent.model.facts import Host
 way = read_egress(Host(), destinations=[sys.argv[2]]).ways[0]
@@ -33,7 +33,7 @@ print(json.dumps(contract.encode(ask_echo_as(sys.argv[1], way, sys.argv[2], "pro
 """
 NAME = """
 import json, sys, time
-from agent.host.hostname import read_host_name
+from agent.host.network.hostname import read_host_name
 from agent.model import contract
 from agent.model.facts import Host
 begun = time.monotonic()

@@ -97,9 +97,7 @@ class Scene:
 
 def may_forge() -> bool:
     """Return whether this kernel lets unprivileged users have namespaces of their own."""
-    return (
-        subprocess.run([*IN_A_NAMESPACE_OF_HIS_OWN, "true"], capture_output=True, check=False).returncode == 0
-    )
+    return subprocess.run([*IN_A_NAMESPACE_OF_HIS_OWN, "true"], capture_output=True, check=False).returncode == 0
 
 
 pytestmark = pytest.mark.skipif(not may_forge(), reason="unprivileged user namespaces are forbidden here")
@@ -173,9 +171,7 @@ def test_sec_11_a_file_that_is_called_deleted_is_nobodys(scene: Scene) -> None:
 
 
 @pytest.mark.skipif("\tfuse\n" not in Path("/proc/filesystems").read_text(), reason="this kernel has no FUSE")
-def test_sec_22_a_fuse_file_system_that_claims_the_old_inode_and_then_hangs_is_never_asked(
-    scene: Scene,
-) -> None:
+def test_sec_22_a_fuse_file_system_that_claims_the_old_inode_and_then_hangs_is_never_asked(scene: Scene) -> None:
     """It owns the name, the inode number and uid 0, and blocks whoever asks it for anything."""
     device = scene.own / "fuse"
     os.mknod(device, stat.S_IFCHR, os.makedev(10, 229))
@@ -207,8 +203,6 @@ def test_sec_12_a_name_with_parentheses_and_a_newline_does_not_move_the_start_ti
     before = root.index()
     with holding(root.at(LIBRARY)) as plain, holding(root.at(LIBRARY), code=rename) as odd:
         root.install("libdemo", "1.1", {LIBRARY: NEW})
-        found = {
-            item.pid: item for item in evidence(stale_pids(root.check(root.retire(before)))[odd]).processes
-        }
+        found = {item.pid: item for item in evidence(stale_pids(root.check(root.retire(before)))[odd]).processes}
         assert found[odd].comm == "a) R 1 (b\nx 1 2"
         assert abs((found[odd].start - found[plain].start).total_seconds()) < 5

@@ -46,11 +46,7 @@ def stale(root: Root, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stale]:
         process = read_process(Host(), pid)
         assert process
         unit = Unit(
-            UNIT,
-            control_group=process.cgroup,
-            main_pid=pid,
-            fragment="/usr/lib/demo/unit",
-            programs=(PROGRAM,),
+            UNIT, control_group=process.cgroup, main_pid=pid, fragment="/usr/lib/demo/unit", programs=(PROGRAM,)
         )
         units = {UNIT: unit}
         monkeypatch.setattr(libraries, "read_units", lambda host: units)
@@ -105,12 +101,8 @@ def test_a_half_done_package_of_others_holds_nothing(stale: Stale) -> None:
 @pytest.mark.parametrize(
     ("active", "down"), [("failed", True), ("inactive", True), ("activating", True), ("active", False)]
 )
-def test_a_unit_that_did_not_come_back_is_critical_until_it_runs(
-    stale: Stale, active: str, down: bool
-) -> None:
-    outcome = Outcome(
-        "web.service", Result.FAILED, journal=("bind() failed",), hint="its program ended with an error"
-    )
+def test_a_unit_that_did_not_come_back_is_critical_until_it_runs(stale: Stale, active: str, down: bool) -> None:
+    outcome = Outcome("web.service", Result.FAILED, journal=("bind() failed",), hint="its program ended with an error")
     stale.units["web.service"] = Unit("web.service", active=active)
     result = stale.root.check((), broken=(outcome,))
     assert (len(result.findings), result.again_at is not None) == ((1, True) if down else (0, False))

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from agent.checks.likely import Guess, find_doubts, weigh
+from agent.checks.libraries.likely import Guess, find_doubts, weigh
 from agent.checks.progress import PROGRESS
 from agent.host import interpreted, processes
 from agent.host.interpreted import read_interpreted

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.host import blas
-from agent.host.cpu import read_cpu
+from agent.host.loader import blas
+from agent.host.loader.cpu import read_cpu
 from agent.mkl.facts import Around, Built
 from agent.mkl.verdict import Kind, Linkage, Verdict
 from agent.model.facts import Host

@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 
-from agent.checks.users import look_at_users, uses
+from agent.checks.numpy.users import look_at_users, uses
 from agent.host.mounts import read_mounts
-from agent.host.pyenvs import discover
+from agent.host.python.pyenvs import discover
 from agent.model.facts import Host
 from tests.unit.small_python import CORE, MODULES, SUFFIX, accounts, bind, library, put, put_library, venv
 
@@ -244,7 +244,7 @@ def test_a_file_system_that_somebody_mounted_is_not_entered(place: Path) -> None
     hidden = root / "srv/mounted"
     hidden.mkdir(parents=True)
     code = (
-        "import json; from agent.host.mounts import read_mounts; from agent.host.pyenvs import discover; "
+        "import json; from agent.host.mounts import read_mounts; from agent.host.python.pyenvs import discover; "
         "from agent.model.facts import Host; import sys; mounts = read_mounts(Host()); "
         "subprocess = __import__('subprocess'); "
         f"subprocess.run(['mount', '-t', 'tmpfs', 'none', {str(hidden)!r}], check=True); "

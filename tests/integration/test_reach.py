@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.checks import sweep
-from agent.checks.sighting import search_retired
+from agent.checks.libraries import sweep
+from agent.checks.libraries.sighting import search_retired
 from agent.host import mapped, mappings, processes
 from agent.host.inodes import Inode
 from agent.host.mapped import MappedFile
@@ -21,17 +21,7 @@ from agent.host.transactions import read_snapshot
 from agent.model import contract
 from agent.model.facts import Host, Retired
 from agent.model.findings import CheckResult, Confidence, StaleUnit
-from tests.integration.herd import (
-    LIBRARY,
-    NEW,
-    NOBODY,
-    OLD,
-    OTHER,
-    Root,
-    evidence,
-    holding,
-    stale_pids,
-)
+from tests.integration.herd import LIBRARY, NEW, NOBODY, OLD, OTHER, Root, evidence, holding, stale_pids
 
 LOOK = """
 import json, sys
@@ -53,11 +43,7 @@ def look(root: Root, retired: tuple[Retired, ...] | None, argv: tuple[str, ...])
     """Run the check in a process that `argv` starts with fewer rights."""
     order = json.dumps([str(root.path), None if retired is None else contract.encode(retired)])
     done = subprocess.run(
-        [*argv, sys.executable, "-B", "-c", LOOK, order],
-        capture_output=True,
-        text=True,
-        cwd=REPOSITORY,
-        check=False,
+        [*argv, sys.executable, "-B", "-c", LOOK, order], capture_output=True, text=True, cwd=REPOSITORY, check=False
     )
     assert done.returncode == 0, done.stderr
     return contract.decode(CheckResult, json.loads(done.stdout))
@@ -171,9 +157,7 @@ def test_a_device_of_which_nothing_can_be_mapped_is_told(root: Root) -> None:
     assert "replaced files on device 250:77: no file there can be mapped" in root.check([elsewhere]).unseen
 
 
-def test_nothing_that_is_found_is_opened_nor_executed_nor_asked_for_its_environment(
-    root: Root, place: Path
-) -> None:
+def test_nothing_that_is_found_is_opened_nor_executed_nor_asked_for_its_environment(root: Root, place: Path) -> None:
     """The interpreter's own audit events tell what the check does to processes with hostile names."""
     events: list[tuple[str, str]] = []
     armed = [False]
@@ -198,24 +182,12 @@ def test_nothing_that_is_found_is_opened_nor_executed_nor_asked_for_its_environm
             assert stale_pids(result)[pid].subject == str(bait)
     opened = {name for event, name in events if event == "open"}
     assert any(name.endswith(f"/{pid}/maps") for name in opened)
-    assert not any(
-        name.endswith(("/environ", "/cmdline", "/mem")) or name.startswith(str(bait)) for name in opened
-    )
+    assert not any(name.endswith(("/environ", "/cmdline", "/mem")) or name.startswith(str(bait)) for name in opened)
     assert all(name.startswith(("/proc/", str(root.path))) or name.isdigit() for name in opened), opened
     assert {event for event, _ in events} == {"open"}
 
 
-WATCHED = {
-    "open",
-    "os.exec",
-    "os.fork",
-    "os.posix_spawn",
-    "os.system",
-    "subprocess.Popen",
-    "import",
-    "exec",
-    "compile",
-}
+WATCHED = {"open", "os.exec", "os.fork", "os.posix_spawn", "os.system", "subprocess.Popen", "import", "exec", "compile"}
 
 
 @pytest.mark.parametrize("engine", [QUERY, TEXT], ids=lambda engine: engine.name)

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.checks.likely import find_doubts, weigh
+from agent.checks.libraries.likely import find_doubts, weigh
 from agent.cli import blocks, screens
 from agent.config.load import load
 from agent.config.settings import Settings

@@ -178,9 +178,7 @@ print(answer[:-1].decode())
 """
 
 
-def ask_as(
-    path: str, uid: int, gid: int, groups: list[int], method: str, **parameters: Any
-) -> dict[str, Any]:
+def ask_as(path: str, uid: int, gid: int, groups: list[int], method: str, **parameters: Any) -> dict[str, Any]:
     request = json.dumps({"method": f"org.aftercare.Agent.{method}", "parameters": parameters})
     argv = ["/usr/bin/python3", "-I", "-c", STRANGER, path, request]
     done = subprocess.run(
@@ -258,10 +256,7 @@ def test_the_service_describes_itself(daemon: Daemon) -> None:
         ({"method": "org.aftercare.Agent.Status", "parameters": [1]}, "InvalidParameter"),
         ({"method": "org.aftercare.Agent.Why"}, "InvalidParameter"),
         ({"method": "org.aftercare.Agent.Why", "parameters": {"subject": "\n"}}, "InvalidParameter"),
-        (
-            {"method": "org.aftercare.Agent.Wait", "parameters": {"timeout_seconds": 10**400}},
-            "InvalidParameter",
-        ),
+        ({"method": "org.aftercare.Agent.Wait", "parameters": {"timeout_seconds": 10**400}}, "InvalidParameter"),
         (
             {"method": "org.varlink.service.GetInterfaceDescription", "parameters": {"interface": "x"}},
             "InterfaceNotFound",
@@ -420,12 +415,7 @@ def to_the_end(connection: socket.socket) -> None:
 def test_random_frames_harm_nobody(daemon: Daemon, caplog: pytest.LogCaptureFixture) -> None:
     dice = random.Random(2)
     daemon.handlers.wait = 0.01
-    seeds = [
-        COUNTS,
-        WATCH,
-        WAIT,
-        b'{"method":"org.aftercare.Agent.Why","parameters":{"subject":"unheard"}}\0',
-    ]
+    seeds = [COUNTS, WATCH, WAIT, b'{"method":"org.aftercare.Agent.Why","parameters":{"subject":"unheard"}}\0']
     for _ in range(300):
         data = bytearray(dice.choice(seeds) * dice.randint(1, 3))
         for _ in range(dice.randint(0, 6)):
@@ -500,16 +490,11 @@ def test_a_hundred_connections_of_one_user_leave_room_for_others(daemon: Daemon)
 
 def test_all_others_together_cannot_lock_root_out(path: str) -> None:
     script = CROWD.replace("range(100)", "range(2)")
-    with (
-        Daemon(path, Limits(of_one=2, of_others=4, of_all=6, idle=30)) as daemon,
-        contextlib.ExitStack() as stack,
-    ):
+    with Daemon(path, Limits(of_one=2, of_others=4, of_all=6, idle=30)) as daemon, contextlib.ExitStack() as stack:
         answers = []
         for uid in (1001, 1002, 1003):
             argv = ["/usr/bin/python3", "-I", "-c", script, path, COUNTS[:-1].decode()]
-            crowd = subprocess.Popen(
-                argv, user=uid, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/"
-            )
+            crowd = subprocess.Popen(argv, user=uid, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/")
             stack.enter_context(crowd)
             assert crowd.stdout
             answers.append(crowd.stdout.readline().split())
@@ -664,9 +649,7 @@ def test_a_command_that_lets_pipes_end_it_is_not_ended_by_the_daemon(path: str) 
             connection.send(b"{}")
     """
     root = str(Path(wire.__file__).parents[2])
-    done = subprocess.run(
-        ["/usr/bin/python3", "-I", "-B", "-W", "ignore", "-c", script, root, path], check=False
-    )
+    done = subprocess.run(["/usr/bin/python3", "-I", "-B", "-W", "ignore", "-c", script, root, path], check=False)
     assert done.returncode == 0
 
 
@@ -687,9 +670,7 @@ def test_the_client_imports_no_event_loop() -> None:
 @pytest.mark.skipif(shutil.which("varlinkctl") is None, reason="systemd has it since 255")
 def test_varlinkctl_understands_the_service(daemon: Daemon) -> None:
     def ask(*arguments: str) -> str:
-        done = subprocess.run(
-            ["varlinkctl", *arguments], capture_output=True, text=True, timeout=20, check=True
-        )
+        done = subprocess.run(["varlinkctl", *arguments], capture_output=True, text=True, timeout=20, check=True)
         return done.stdout
 
     assert "method Restart(" in ask("introspect", daemon.path, "org.aftercare.Agent")

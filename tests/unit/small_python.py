@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from agent.host.mounts import Mounts, read_mounts
-from agent.host.pyenvs import Discovery, discover
-from agent.host.pyroots import find_roots
-from agent.host.pywalk import Limits
+from agent.host.python.pyenvs import Discovery, discover
+from agent.host.python.pyroots import find_roots
+from agent.host.python.pywalk import Limits
 from agent.model.facts import Host
 
 SUFFIX = "cpython-311-x86_64-linux-gnu.so"

@@ -44,7 +44,7 @@ ALLOWED = {
     "cli": ("model", "varlink.wire"),
     "cli.look": ("model", "config", "checks", "report.formats", "host"),
     "cli.spf": ("model", "config", "checks", "host"),
-    "cli.evaluate": ("model", "spf", "checks.spf_told"),
+    "cli.evaluate": ("model", "spf", "checks.spf.wording"),
     "cli.reflector": ("model", "spf"),
     "cli.verify": ("model", "host", "spawn"),
     "cli.exim": ("model", "config", "checks", "host", "repair"),
@@ -147,7 +147,14 @@ def test_each_library_has_one_home(path: Path) -> None:
 @pytest.mark.real
 @pytest.mark.parametrize(
     "module",
-    ["agent.checks.worker", "agent.checks.libraries", "agent.checks.reboot", "agent.checks.foresight", "agent.cli.ask", "agent.cli.look"],
+    [
+        "agent.checks.worker",
+        "agent.checks.libraries",
+        "agent.checks.reboot",
+        "agent.checks.foresight",
+        "agent.cli.ask",
+        "agent.cli.look",
+    ],
 )
 def test_what_is_started_often_loads_no_event_loop(module: str) -> None:
     code = f"import {module}, sys; sys.exit('asyncio' in sys.modules or 'rich' in sys.modules)"

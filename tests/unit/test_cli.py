@@ -39,7 +39,20 @@ VIEW: dict[str, Any] = {
 KERNEL = {"state": "current", "running": "6.1.0-56-amd64", "reason": ""}
 
 
-MORE = ["exim", "spf", "spf evaluate", "spf reflector", "spf verify", "numpy", "numpy why", "numpy predict", "numpy prove", "snooze", "ack", "policy import-needrestart"]
+MORE = [
+    "exim",
+    "spf",
+    "spf evaluate",
+    "spf reflector",
+    "spf verify",
+    "numpy",
+    "numpy why",
+    "numpy predict",
+    "numpy prove",
+    "snooze",
+    "ack",
+    "policy import-needrestart",
+]
 
 
 def test_the_names_of_commands_are_those_of_the_contract() -> None:

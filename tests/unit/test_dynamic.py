@@ -16,8 +16,8 @@ from elftools.elf.relocation import RelocationTable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.host import dynamic
-from agent.host.dynamic import Dynamic, NotElf, OtherMachine, Symbols, read_dynamic, read_symbols
+from agent.host.loader import dynamic
+from agent.host.loader.dynamic import Dynamic, NotElf, OtherMachine, Symbols, read_dynamic, read_symbols
 from agent.model.errors import AgentError
 from tests.unit.small_elf import ARM64, NARROW, made
 

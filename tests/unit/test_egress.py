@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from agent.host import egress
-from agent.host.addresses import Address, Sort, family_of, parse_addresses, rivals, sort_of
-from agent.host.echo import Echo, ask_echo, parse_echo
-from agent.host.egress import choose_interface, route_question, what_is_seen
-from agent.host.nftables import Flow, Rewrite, judge_rules, parse_rules
-from agent.host.translation import Translation, Verdict, has_no_translator, read_observed, read_translation
+from agent.host.network import egress
+from agent.host.network.addresses import Address, Sort, family_of, parse_addresses, rivals, sort_of
+from agent.host.network.echo import Echo, ask_echo, parse_echo
+from agent.host.network.egress import choose_interface, route_question, what_is_seen
+from agent.host.network.nftables import Flow, Rewrite, judge_rules, parse_rules
+from agent.host.network.translation import Translation, Verdict, has_no_translator, read_observed, read_translation
 from agent.model.errors import AgentError, Kind
 from agent.model.facts import Host
 from tests.unit.small_root import put

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.host import exim_config, exim_pending
-from agent.host.exim import Exim, Transport, helo_of, parse_options, parse_transports, read_exim
-from agent.host.exim_config import NAME, assignments, edited, items_of, read_choices, read_ignored, with_hostnames
-from agent.host.exim_interfaces import is_bindable, read_lost
-from agent.host.exim_mainlog import TAIL, Observed, read_observed
-from agent.host.exim_pending import Pending, complaint_in, read_pending, values_of
-from agent.host.exim_routes import Route, Verdict, is_listed, parse_route, read_route
+from agent.host.mail import exim_config, exim_pending
+from agent.host.mail.exim import Exim, Transport, helo_of, parse_options, parse_transports, read_exim
+from agent.host.mail.exim_config import NAME, assignments, edited, items_of, read_choices, read_ignored, with_hostnames
+from agent.host.mail.exim_interfaces import is_bindable, read_lost
+from agent.host.mail.exim_mainlog import TAIL, Observed, read_observed
+from agent.host.mail.exim_pending import Pending, complaint_in, read_pending, values_of
+from agent.host.mail.exim_routes import Route, Verdict, is_listed, parse_route, read_route
 from agent.model.errors import AgentError, Kind
 from agent.model.facts import Host
 from agent.spawn import Done

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from agent.checks.exim import AGAIN, Tools, run
-from agent.checks.exim_facts import SUBJECTS, Facts, Named
-from agent.checks.exim_faults import judge
-from agent.checks.exim_names import is_full_name
-from agent.host.exim import Exim, Transport
-from agent.host.exim_config import CHOICES, GENERATED, OVERRIDE, Choices
-from agent.host.exim_interfaces import Lost
-from agent.host.exim_pending import Complaint, Pending
-from agent.host.exim_routes import Route, Verdict
+from agent.checks.exim.facts import SUBJECTS, Facts, Named
+from agent.checks.exim.faults import judge
+from agent.checks.exim.names import is_full_name
+from agent.host.mail.exim import Exim, Transport
+from agent.host.mail.exim_config import CHOICES, GENERATED, OVERRIDE, Choices
+from agent.host.mail.exim_interfaces import Lost
+from agent.host.mail.exim_pending import Complaint, Pending
+from agent.host.mail.exim_routes import Route, Verdict
 from agent.model.contract import finding as shown
 from agent.model.errors import AgentError
 from agent.model.facts import Host

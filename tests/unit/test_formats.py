@@ -126,11 +126,7 @@ def test_kernel_and_microcode_come_before_the_units() -> None:
 def test_of_an_unknown_kernel_and_microcode_nothing_is_expected() -> None:
     nothing = {"state": "unknown", "expected": ""}
     text, _ = needrestart([], (), {}, {"kernel": KERNEL | nothing, "microcode": MICROCODE | nothing})
-    assert text.splitlines()[1:] == [
-        "NEEDRESTART-KCUR: 6.1.0-47-amd64",
-        "NEEDRESTART-KSTA: 0",
-        "NEEDRESTART-UCSTA: 0",
-    ]
+    assert text.splitlines()[1:] == ["NEEDRESTART-KCUR: 6.1.0-47-amd64", "NEEDRESTART-KSTA: 0", "NEEDRESTART-UCSTA: 0"]
 
 
 @pytest.mark.parametrize("state", list(State))

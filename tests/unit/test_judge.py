@@ -11,15 +11,11 @@ from agent.stale.judge import Sighting, confirm, is_gone, judge, original_name
 
 SSL = Retired("/usr/lib/libssl.so.3", "libssl3", "3.0.20", FileId(65024, 4711, 1_700_000_000_000_000_000), 7)
 CRYPTO = replace(SSL, path="/usr/lib/libcrypto.so.3", id=FileId(65024, 4712, 1), transaction=5)
-NGINX = Process(
-    911, datetime(2026, 11, 22, tzinfo=UTC), 33, "/usr/sbin/nginx", "nginx", "/system.slice/nginx.service"
-)
+NGINX = Process(911, datetime(2026, 11, 22, tzinfo=UTC), 33, "/usr/sbin/nginx", "nginx", "/system.slice/nginx.service")
 INSTALLED = {"libssl3": "3.0.22"}
 
 
-def sighting(
-    old: Retired = SSL, confidence: Confidence = Confidence.CERTAIN, same: bool | None = False
-) -> Sighting:
+def sighting(old: Retired = SSL, confidence: Confidence = Confidence.CERTAIN, same: bool | None = False) -> Sighting:
     return Sighting(old, confidence, same)
 
 
@@ -83,11 +79,7 @@ def test_identical_files_make_nothing_stale_and_count_for_no_transaction() -> No
 
 @pytest.mark.parametrize(
     "weak",
-    [
-        sighting(confidence=Confidence.LIKELY),
-        sighting(same=None),
-        sighting(replace(SSL, version=None, transaction=0)),
-    ],
+    [sighting(confidence=Confidence.LIKELY), sighting(same=None), sighting(replace(SSL, version=None, transaction=0))],
     ids=["not confirmed", "content unknown", "version unknown"],
 )
 def test_whatever_is_not_proven_is_likely(weak: Sighting) -> None:

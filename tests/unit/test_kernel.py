@@ -18,14 +18,7 @@ from agent.host.kernel import (
     read_running,
     read_wanting,
 )
-from agent.host.microcode import (
-    Processor,
-    newest_amd,
-    newest_intel,
-    read_newest,
-    read_processor,
-    read_times,
-)
+from agent.host.microcode import Processor, newest_amd, newest_intel, read_newest, read_processor, read_times
 from agent.model.errors import AgentError
 from agent.model.facts import Host, PackageState
 from tests.unit.small_root import BANNER, CPUINFO, RELEASE, TEXT, amd, booted, bzimage, intel, proc, put
@@ -200,7 +193,9 @@ def test_the_processor_is_the_first_of_cpuinfo(host: Host, flags: str, virtual: 
     assert read_processor(host) == Processor("GenuineIntel", 6, 85, 4, 0x2F, virtual)
 
 
-@pytest.mark.parametrize("text", ["", "processor: 0\nBogoMIPS: 50.00\nFeatures: fp asimd\n", "vendor_id: x\nmodel: y\n"])
+@pytest.mark.parametrize(
+    "text", ["", "processor: 0\nBogoMIPS: 50.00\nFeatures: fp asimd\n", "vendor_id: x\nmodel: y\n"]
+)
 def test_a_processor_without_microcode_is_none(host: Host, text: str) -> None:
     proc(host, "cpuinfo", text)
     assert read_processor(host) is None

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.host import closure
-from agent.host.closure import (
+from agent.host.loader import closure
+from agent.host.loader.closure import (
     MOST_LIBRARIES,
     Closure,
     begin,
@@ -19,9 +19,9 @@ from agent.host.closure import (
     read_mkl_in,
     read_names,
 )
-from agent.host.cpu import Cpu, levels, read_cpu
-from agent.host.dynamic import Dynamic, NotElf, read_dynamic
-from agent.host.linker import (
+from agent.host.loader.cpu import Cpu, levels, read_cpu
+from agent.host.loader.dynamic import Dynamic, NotElf, read_dynamic
+from agent.host.loader.linker import (
     DEFAULT,
     Loader,
     Scope,

@@ -33,9 +33,7 @@ def procfs(tmp_path: Path) -> Procfs:
     return write
 
 
-def row(
-    inode: int, name: bytes, permissions: bytes = b"r-xp", device: bytes = b"08:01", at: int = 0x7F00
-) -> bytes:
+def row(inode: int, name: bytes, permissions: bytes = b"r-xp", device: bytes = b"08:01", at: int = 0x7F00) -> bytes:
     return ROW % (at << 12, (at + 1) << 12, permissions, 0, device, inode, name)
 
 
@@ -53,26 +51,14 @@ def test_keys_are_what_the_kernel_writes() -> None:
 
 
 def test_only_executable_rows_with_an_inode_count(procfs: Procfs) -> None:
-    text = (
-        row(1, b"/usr/lib/a.so")
-        + row(2, b"/usr/lib/data", b"r--p")
-        + row(0, b"[vdso]")
-        + row(3, b"/x", b"rwxs")
-    )
-    host = procfs(
-        7, text + row(4, b"/usr/lib/big", device=b"103:04") + b"ffffffffff600000-ff --xp 00000000 00:00 0\n"
-    )
+    text = row(1, b"/usr/lib/a.so") + row(2, b"/usr/lib/data", b"r--p") + row(0, b"[vdso]") + row(3, b"/x", b"rwxs")
+    host = procfs(7, text + row(4, b"/usr/lib/big", device=b"103:04") + b"ffffffffff600000-ff --xp 00000000 00:00 0\n")
     assert read_ids(host, 7, TEXT, 99) == {(DEVICE, 1), (DEVICE, 3), (os.makedev(259, 4), 4)}
 
 
 def test_a_name_cannot_be_taken_for_a_row(procfs: Procfs) -> None:
     forged = row(4711, b"/usr/lib/libssl.so.3").rstrip(b"\n")
-    names = [
-        b"/tmp/x " + forged,
-        b"/tmp/x\r" + forged,
-        b"/tmp/x\x85\x0b\x0c" + forged,
-        b"/tmp/x\\012" + forged,
-    ]
+    names = [b"/tmp/x " + forged, b"/tmp/x\r" + forged, b"/tmp/x\x85\x0b\x0c" + forged, b"/tmp/x\\012" + forged]
     host = procfs(7, b"".join(row(number, name) for number, name in enumerate(names, 1)))
     assert read_ids(host, 7, TEXT, 99) == {(DEVICE, number) for number in range(1, 5)}
     assert find_files(host, 7, [(DEVICE, 4711)], 99) == {}

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.checks.mkl import read_facts
-from agent.host.closure import begin
-from agent.host.linker import Scope, split_path
+from agent.checks.numpy.mkl import read_facts
+from agent.host.loader.closure import begin
+from agent.host.loader.linker import Scope, split_path
 from agent.mkl.facts import Around
 from agent.mkl.verdict import Expected, Kind, Linkage, Verdict, judge
 from agent.model.facts import Host

@@ -13,15 +13,15 @@ from typing import Any
 
 import pytest
 
-from agent.checks.environments import SOON, Known, recall
-from agent.checks.judged import NOT_MKL, Judged, judge_all, judge_bound, logins_of
 from agent.checks.numpy import look_of, order_of, run, tell
-from agent.checks.told import evidence_of, finding_of, repairs_of
-from agent.checks.users import Use, Users
-from agent.host import envfile
-from agent.host.linking import read_linking
-from agent.host.pyusers import read_loaded
-from agent.host.variables import Declared, parse_file, parse_units
+from agent.checks.numpy.environments import SOON, Known, recall
+from agent.checks.numpy.judged import NOT_MKL, Judged, judge_all, judge_bound, logins_of
+from agent.checks.numpy.users import Use, Users
+from agent.checks.numpy.wording import evidence_of, finding_of, repairs_of
+from agent.host.loader import envfile
+from agent.host.loader.linking import read_linking
+from agent.host.loader.variables import Declared, parse_file, parse_units
+from agent.host.python.pyusers import read_loaded
 from agent.mkl.repairs import Repair
 from agent.mkl.verdict import Kind
 from agent.model import contract
@@ -441,7 +441,7 @@ def test_damaged_memory_is_no_memory(tmp_path: Path) -> None:
 @pytest.mark.real
 def test_a_search_leaves_disk_and_processor_to_others() -> None:
     code = (
-        "import os, ctypes; from agent.checks.background import step_back; assert step_back(); "
+        "import os, ctypes; from agent.checks.numpy.background import step_back; assert step_back(); "
         "import platform; assert platform.machine() != 'x86_64' or ctypes.CDLL(None).syscall(252, 1, 0) >> 13 == 3; "
         "assert os.getpriority(os.PRIO_PROCESS, 0) == 19"
     )

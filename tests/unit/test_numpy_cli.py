@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from agent.checks.judged import interpreter
+from agent.checks.numpy.judged import interpreter
 from agent.cli import environments as shown
 from agent.cli import numpy as commands
 from agent.cli.blocks import write

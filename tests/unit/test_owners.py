@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.checks.ownership import find_owner, place
+from agent.checks.libraries.ownership import find_owner, place
 from agent.host.containers import DOCKER, PODMAN, read_chroot, read_container_name
 from agent.model.facts import Host, Process, Unit
 from agent.model.restarts import Disposition

@@ -104,15 +104,7 @@ def test_a_path_is_inside_the_host_only_below_its_root() -> None:
 
 
 def test_the_index_holds_regular_files_with_their_package_and_version(host: Host) -> None:
-    listed(
-        host,
-        "demo:amd64",
-        "/lib",
-        "/lib/liba.so.1",
-        "/lib/liba.so",
-        "/usr/lib/gone.so",
-        "/usr/share/doc/demo/x",
-    )
+    listed(host, "demo:amd64", "/lib", "/lib/liba.so.1", "/lib/liba.so", "/usr/lib/gone.so", "/usr/share/doc/demo/x")
     put(host, "/usr/lib/liba.so.1")
     put(host, "/usr/share/doc/demo/x")
     Path(host.under("/usr/lib/liba.so")).symlink_to("liba.so.1")
@@ -131,9 +123,7 @@ def test_names_of_any_bytes_survive(host: Host) -> None:
 
 def test_diversions_move_the_file_of_everybody_else(host: Host) -> None:
     diverted(
-        host,
-        ("/usr/bin/pager", "/usr/bin/pager.real", "wrapper"),
-        ("/usr/bin/tool", "/usr/bin/tool.distrib", ":"),
+        host, ("/usr/bin/pager", "/usr/bin/pager.real", "wrapper"), ("/usr/bin/tool", "/usr/bin/tool.distrib", ":")
     )
     listed(host, "less", "/usr/bin/pager")
     listed(host, "wrapper", "/usr/bin/pager")
@@ -155,13 +145,7 @@ def test_diversions_move_the_file_of_everybody_else(host: Host) -> None:
 def test_owners_are_found_by_any_spelling(host: Host) -> None:
     listed(host, "init", "/lib/systemd/systemd", "/usr/lib/systemd/new")
     listed(host, "libc6:amd64", "/usr/lib/libc.so.6")
-    asked = [
-        "/usr/lib/systemd/systemd",
-        "/lib/systemd/systemd",
-        "/lib/systemd/new",
-        "/lib/libc.so.6",
-        "/usr/lib/libc",
-    ]
+    asked = ["/usr/lib/systemd/systemd", "/lib/systemd/systemd", "/lib/systemd/new", "/lib/libc.so.6", "/usr/lib/libc"]
     assert read_owners(host, asked) == {
         "/usr/lib/systemd/systemd": "init",
         "/lib/systemd/systemd": "init",

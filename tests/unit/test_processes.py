@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from agent.host.processes import (
-    tty_name,
     is_kernel_thread,
     parse_cgroup,
     read_pids,
     read_process,
     read_start,
     shares_root,
+    tty_name,
 )
 from agent.model.facts import Host
 
@@ -58,10 +58,7 @@ def test_pids_are_numbers_only(tmp_path: Path) -> None:
         ("0::/a:b::c\n", "/a:b::c"),
         ("0::/\n", "/"),
         ("", ""),
-        (
-            "0::/user.slice/u\x0b0::/system.slice/ssh.service\n",
-            "/user.slice/u\x0b0::/system.slice/ssh.service",
-        ),
+        ("0::/user.slice/u\x0b0::/system.slice/ssh.service\n", "/user.slice/u\x0b0::/system.slice/ssh.service"),
         ("0::/user.slice/\u2028 1:name=systemd:/x\n", "/user.slice/\u2028 1:name=systemd:/x"),
     ],
 )
@@ -81,14 +78,7 @@ def test_one_root_is_one_namespace_or_the_same_directory_of_the_same_file_system
     (tmp_path / "6/ns").mkdir()
     (tmp_path / "6/ns/mnt").symlink_to("mnt:[1]")
     host = Host(proc=str(tmp_path))
-    assert [shares_root(host, pid, 1) for pid in (2, 3, 4, 5, 6, 7)] == [
-        True,
-        False,
-        False,
-        False,
-        True,
-        False,
-    ]
+    assert [shares_root(host, pid, 1) for pid in (2, 3, 4, 5, 6, 7)] == [True, False, False, False, True, False]
 
 
 def test_a_process_is_read_as_the_kernel_shows_it() -> None:

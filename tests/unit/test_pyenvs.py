@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from agent.host.mounts import Mount, mount_of, open_local, parse_mounts
-from agent.host.pyconfig import Build, parse_build, read_build
-from agent.host.pyenvs import discover, merge, pack, read_sites, recheck, unpack
-from agent.host.pyfacts import Environment
-from agent.host.pyroots import find_roots, read_homes
-from agent.host.pywalk import Limits
+from agent.host.python.pyconfig import Build, parse_build, read_build
+from agent.host.python.pyenvs import discover, merge, pack, read_sites, recheck, unpack
+from agent.host.python.pyfacts import Environment
+from agent.host.python.pyroots import find_roots, read_homes
+from agent.host.python.pywalk import Limits
 from agent.model.facts import Host
 from tests.unit.small_python import CORE, SUFFIX, accounts, found, grow_old, kinds, mounts, put, site, venv
 

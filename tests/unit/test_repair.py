@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.host.exim_config import CHOICES, GENERATED
-from agent.host.exim_pending import Pending
+from agent.host.mail.exim_config import CHOICES, GENERATED
+from agent.host.mail.exim_pending import Pending
 from agent.model.errors import AgentError, Kind
 from agent.model.facts import Host
 from agent.repair.apply import Mended, apply

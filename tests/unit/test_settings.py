@@ -56,7 +56,11 @@ def test_settings_that_an_earlier_version_kept_are_still_read() -> None:
         ({"rule": [{}, {"match": 3}]}, "file: rule 1: match is missing", ""),
         ({"rule": [{"match": "x", "dispositon": "never"}]}, "file: rule 1: unknown setting", "disposition"),
         ({"reboot": True}, "file: reboot must be written as [reboot]", ""),
-        ({"reboot": {"write_flag": 1}}, "file: reboot: write_flag must be true or false, not 1", "/run/reboot-required"),
+        (
+            {"reboot": {"write_flag": 1}},
+            "file: reboot: write_flag must be true or false, not 1",
+            "/run/reboot-required",
+        ),
         ({"reboot": {"writeflag": True}}, "file: reboot: unknown setting 'writeflag'", "did you mean write_flag?"),
         ({"rebot": {}}, "file: unknown setting 'rebot'", "did you mean reboot?"),
         ({"rule": [{"match": "x", "disposition": "session"}]}, "disposition must be one of", ""),

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.spf.addresses import MOST_ENTRIES, Reach, flatten
-from agent.spf.evaluate import QUALIFIERS, Query, check_host
 from agent.spf.costs import weigh
+from agent.spf.evaluate import QUALIFIERS, Query, check_host
 from agent.spf.lint import Remark
 from agent.spf.ranges import covers, is_proxy, literal, twin_of, without
 from agent.spf.record import Result, parse

@@ -13,12 +13,12 @@ import pytest
 
 from agent.checks import spf as check
 from agent.checks.spf import SOONEST, Tools, examine, run
-from agent.checks.spf_dns import Dns
-from agent.checks.spf_told import quoted
-from agent.host.addresses import Address, Sort
-from agent.host.echo import Echo
-from agent.host.egress import Egress, Way
-from agent.host.exim_config import CHOICES, GENERATED
+from agent.checks.spf.lookups import Dns
+from agent.checks.spf.wording import quoted
+from agent.host.mail.exim_config import CHOICES, GENERATED
+from agent.host.network.addresses import Address, Sort
+from agent.host.network.echo import Echo
+from agent.host.network.egress import Egress, Way
 from agent.model import contract
 from agent.model.contract import finding as shown
 from agent.model.errors import AgentError, Kind

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agent.cli import blocks, evaluate, reflector, spf, verify
-from agent.host.exim_mainlog import LINE
+from agent.host.mail.exim_mainlog import LINE
 from agent.model.errors import AgentError, Exit
 from tests.spf.zone import Memory, Zone
 

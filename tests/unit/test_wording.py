@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from agent.checks.wording import broken_finding, interrupted_finding, is_down, stale_finding, subject_of
+from agent.checks.libraries.wording import broken_finding, interrupted_finding, is_down, stale_finding, subject_of
 from agent.model.facts import StaleFile, StaleProcess, Unit
 from agent.model.findings import Confidence, Severity, StaleUnit
 from agent.model.restarts import Disposition, Outcome, Result
@@ -22,9 +22,7 @@ def summary(*files: StaleFile, count: int = 3) -> str:
 
 
 def test_the_summary_says_what_runs_and_what_replaced_it() -> None:
-    assert (
-        summary(SSL, CRYPTO) == "3 processes still run libssl3 3.0.20-1~deb12u2, replaced by 3.0.22-1~deb12u2"
-    )
+    assert summary(SSL, CRYPTO) == "3 processes still run libssl3 3.0.20-1~deb12u2, replaced by 3.0.22-1~deb12u2"
     assert summary(SSL, count=1).startswith("1 process still runs libssl3")
     gone = replace(SSL, package="libfoo1", installed=None)
     assert summary(gone) == "3 processes still run libfoo1 3.0.20-1~deb12u2, removed since"
@@ -33,9 +31,7 @@ def test_the_summary_says_what_runs_and_what_replaced_it() -> None:
 
 @pytest.mark.parametrize("count", [1, 9, 400])
 def test_the_summary_is_one_short_line_however_long_the_names(count: int) -> None:
-    long = [
-        replace(SSL, package=f"lib{'x' * 60}{number}", running="1:" + "2" * 80) for number in range(count)
-    ]
+    long = [replace(SSL, package=f"lib{'x' * 60}{number}", running="1:" + "2" * 80) for number in range(count)]
     assert len(summary(*long)) <= 100
     outcome = Outcome("x" * 255 + ".service", Result.FAILED)
     assert len(broken_finding(outcome, None).summary) <= 100
@@ -79,9 +75,7 @@ def test_the_advice_is_a_command_that_fits(unit: str, disposition: Disposition, 
 def test_severity_follows_what_is_proven_and_what_can_be_done(
     disposition: Disposition, confidence: Confidence, severity: Severity
 ) -> None:
-    assert (
-        stale_finding(replace(NGINX, disposition=disposition, confidence=confidence), ()).severity is severity
-    )
+    assert stale_finding(replace(NGINX, disposition=disposition, confidence=confidence), ()).severity is severity
 
 
 def test_a_program_can_never_be_taken_for_a_unit() -> None:
