@@ -7,7 +7,8 @@ releases the lock closes a file in dpkg's directory, and that is one.
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from agent.model.events import Due, Topic, Touched
+from agent.model.events import Due, Touched
+from agent.model.topics import Topic
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from agent.model.errors import AgentError, Kind
-from agent.model.events import Topic
 from agent.model.facts import Host
 from agent.model.findings import CheckResult, Request
+from agent.model.topics import Topic
 
 Run = Callable[[Host, Request], CheckResult]
 

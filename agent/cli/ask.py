@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.cli import blocks, records, screens
-from agent.cli.blocks import Block
+from agent.cli.output import emit
 from agent.model.errors import AgentError, Exit, Kind
 from agent.varlink import wire
 
@@ -111,18 +111,6 @@ def moment(text: str, now: datetime) -> datetime:
         return datetime.fromisoformat(text).astimezone()
     except ValueError as problem:
         raise AgentError(Kind.USAGE, f"{text!r} is no time", 'write "2 days", "3h" or 2026-11-22') from problem
-
-
-def emit(options: Namespace, data: dict[str, Any], shown: list[Block]) -> None:
-    """Print the result: JSON where asked for, tables for a person, plain text for a pipe."""
-    if options.json:
-        print(json.dumps(data, indent=2, ensure_ascii=False))
-    elif sys.stdout.isatty():
-        from agent.cli import terminal
-
-        terminal.show(shown)
-    else:
-        print(blocks.write(shown))
 
 
 def call(

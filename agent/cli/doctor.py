@@ -10,8 +10,8 @@ from enum import StrEnum
 from pathlib import Path
 
 from agent import spawn
-from agent.cli.ask import emit
 from agent.cli.blocks import Line, Table
+from agent.cli.output import emit
 from agent.config.load import load
 from agent.host import calendar, transactions
 from agent.model.errors import AgentError, Exit

@@ -11,8 +11,8 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
 from agent.checks.spf.wording import remark_row
-from agent.cli.ask import emit
 from agent.cli.blocks import Block, Line
+from agent.cli.output import emit
 from agent.model.contract import printable
 from agent.model.errors import AgentError, Exit, Kind
 from agent.spf.evaluate import Lookup, Query, Resolver, Step, check_host

@@ -12,8 +12,8 @@ from typing import Any
 
 from agent.checks import exim as check
 from agent.checks.exim.facts import SUBJECTS
-from agent.cli.ask import emit
 from agent.cli.blocks import Block, Entry, Line, Table
+from agent.cli.output import emit
 from agent.host.mail.exim import generate_exim
 from agent.host.mail.exim_pending import Pending, read_pending
 from agent.model import contract

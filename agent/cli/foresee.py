@@ -12,8 +12,9 @@ from typing import Any
 
 from agent.checks import foresight
 from agent.cli import ask, records
-from agent.cli.ask import call, emit
+from agent.cli.ask import call
 from agent.cli.blocks import Line
+from agent.cli.output import emit
 from agent.config.load import load
 from agent.config.settings import options_of
 from agent.host.units import read_units

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from agent.checks.registry import CHECKS, find, function_of
-from agent.cli import screens
-from agent.cli.ask import emit
+from agent.cli.blocks import Block
+from agent.cli.output import emit
 from agent.config.load import load
 from agent.config.settings import Settings, options_of
 from agent.model import contract
@@ -53,8 +53,14 @@ def _print(options: Namespace, results: list[CheckResult], now: datetime) -> int
         "unseen": [contract.printable(line) for line in unseen],
     }
     options.json = options.format == "json"
-    emit(options, data, screens.status(data))
+    emit(options, data, [] if options.json else _screen(data))
     return Exit.FINDINGS if findings else Exit.CLEAN
+
+
+def _screen(data: dict[str, Any]) -> list[Block]:
+    from agent.cli import screens  # of no use to a program that asks
+
+    return screens.status(data)
 
 
 def _foreign(

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent import __version__
-from agent.model.errors import AgentError
+from agent.model.errors import AgentError, Exit
 from agent.varlink.wire import SOCKET
 
 EPILOG = "exit status: 0 nothing to do, 1 findings, 2 usage, 3 could not be checked or timed out, 4 not permitted"
@@ -43,6 +43,11 @@ class Command:
     home: str
     help: str
     arguments: tuple[Argument, ...] = ()
+
+    @property
+    def word(self) -> str:
+        """Return its name as one word."""
+        return self.name.replace(" ", "-")
 
 
 ROOT = _argument("--root", default="/", metavar="DIR", help="look below DIR")
@@ -220,15 +225,16 @@ COMMANDS = (
 )
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser; completions and man pages are made from it too."""
+def build_parser(only: str = "") -> argparse.ArgumentParser:
+    """Return the parser; completions and man pages are made from it too. only: the one command to be parsed."""
     parser = argparse.ArgumentParser(prog="agentctl", description="What happens after apt.", epilog=EPILOG)
     parser.add_argument("--version", action="version", version=f"agentctl {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for command in COMMANDS:
+        if only not in ("", command.word):
+            continue
         prog = f"agentctl {command.name}"
-        name = command.name.replace(" ", "-")
-        child = commands.add_parser(name, prog=prog, help=command.help, description=command.help, epilog=EPILOG)
+        child = commands.add_parser(command.word, prog=prog, help=command.help, description=command.help, epilog=EPILOG)
         child.add_argument("--json", action="store_true", help="print JSON")
         child.add_argument("--socket", default=SOCKET, help=argparse.SUPPRESS)
         for argument in command.arguments:
@@ -239,7 +245,9 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out one command and return its exit status."""
     try:
-        options = build_parser().parse_args(_joined(sys.argv[1:] if arguments is None else arguments))
+        words = _joined(sys.argv[1:] if arguments is None else arguments)
+        known = {command.word for command in COMMANDS}
+        options = build_parser(words[0] if known.intersection(words[:1]) else "").parse_args(words)
         status = _function(options.command)(options)
         sys.stdout.flush()
         return status
@@ -249,10 +257,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"  {problem.hint}", file=sys.stderr)
         return problem.exit_status
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _print_no_more()
         return 128 + signal.SIGPIPE
+    except OSError as problem:
+        _print_no_more()
+        where = f"{problem.filename!r}: " if problem.filename else ""
+        print(f"agentctl: {where}{problem.strerror or problem}", file=sys.stderr)
+        return Exit.UNCHECKED
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+
+
+def _print_no_more() -> None:
+    """What is left in the buffer cannot be printed, and shall not be tried again at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _joined(arguments: Sequence[str]) -> list[str]:
@@ -263,7 +281,7 @@ def _joined(arguments: Sequence[str]) -> list[str]:
 
 
 def _function(name: str) -> Callable[[argparse.Namespace], int]:
-    command = next(command for command in COMMANDS if command.name.replace(" ", "-") == name)
+    command = next(command for command in COMMANDS if command.word == name)
     home = importlib.import_module(f"agent.cli.{command.home}")
     function: Callable[[argparse.Namespace], int] = getattr(home, name.replace("-", "_"))
     return function

@@ -18,7 +18,7 @@ from agent.checks.numpy.environments import Known
 from agent.checks.numpy.judged import Judged, interpreter, judge_all
 from agent.checks.numpy.users import Users, look_at_users
 from agent.cli import environments as shown
-from agent.cli.ask import emit
+from agent.cli.output import emit
 from agent.config.load import load
 from agent.config.settings import options_of
 from agent.host.loader.linker import follow

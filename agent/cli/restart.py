@@ -8,8 +8,9 @@ from argparse import Namespace
 from typing import Any
 
 from agent.cli import records
-from agent.cli.ask import call, emit, full_name
+from agent.cli.ask import call, full_name
 from agent.cli.blocks import Line
+from agent.cli.output import emit
 from agent.model.errors import AgentError, Exit, Kind
 from agent.model.restarts import MANAGER, OWN_UNIT
 

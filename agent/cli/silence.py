@@ -4,8 +4,9 @@ import re
 from argparse import Namespace
 from typing import Any
 
-from agent.cli.ask import UNITS, call, emit
+from agent.cli.ask import UNITS, call
 from agent.cli.blocks import Line, local
+from agent.cli.output import emit
 from agent.model.errors import AgentError, Exit, Kind
 
 

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from agent.checks import spf as check
-from agent.cli.ask import emit
 from agent.cli.blocks import Block, Entry, Line, Table, local
+from agent.cli.output import emit
 from agent.config.load import load
 from agent.config.settings import options_of
 from agent.model import contract

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from agent.cli.ask import emit
 from agent.cli.blocks import Block, Line, Table
+from agent.cli.output import emit
 from agent.host.mail.exim_mainlog import LINE, LOGS
 from agent.model.contract import printable
 from agent.model.errors import AgentError, Exit, Kind

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from agent.checks.registry import CHECKS
-from agent.model.events import Checked, Topic
+from agent.model.events import Checked
+from agent.model.topics import Topic
 
 DEBOUNCE = timedelta(seconds=0.5)
 MOST = 20

@@ -1,8 +1,7 @@
 """The one loop: takes events from the queue one by one, asks when it is over, what is wrong, and has it put right.
 
 Everything that decides is elsewhere and pure (`settle`, the engines, `restart.plan`); everything slow is a task whose
-end comes back as an event. What is decided upon is read from the store, so that a start after a crash goes the same
-way as any other wake-up.
+end comes back as an event. What is decided upon is read from the store: a start after a crash is a wake-up too.
 """
 
 from dataclasses import replace
@@ -20,9 +19,10 @@ from agent.daemon.look import LIBRARIES
 from agent.daemon.planning import not_twice, own_plan, plan_for
 from agent.model import contract
 from agent.model.errors import AgentError, Kind
-from agent.model.events import Asked, Checked, Due, Event, Looked, Reload, RestartsDone, Stop, Topic, Touched
+from agent.model.events import Asked, Checked, Due, Event, Looked, Reload, RestartsDone, Stop, Touched
 from agent.model.facts import Unit
 from agent.model.restarts import Plan
+from agent.model.topics import Topic
 from agent.model.view import Phase, View, plan_json, recalled
 from agent.restart.narrow import has_steps
 from agent.store import Store

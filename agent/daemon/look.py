@@ -12,8 +12,8 @@ from agent.daemon import workers
 from agent.daemon.workers import Outdated, Surveyed
 from agent.host import transactions, units
 from agent.model.errors import AgentError, Kind
-from agent.model.events import Checked, Looked, Transaction
-from agent.model.facts import Host, Replaced
+from agent.model.events import Checked, Looked
+from agent.model.facts import Host, Replaced, Transaction
 from agent.model.findings import CheckResult, Request, Severity
 from agent.model.restarts import Result, rule_for
 from agent.restart.probe import probe

@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
-from agent.model.events import Change, Checked, Looked, Transaction
+from agent.model.events import Checked, Looked
+from agent.model.facts import Change, Transaction
 from agent.model.findings import Confidence, Finding, Severity, StaleUnit
 from agent.model.restarts import BROKEN, MANAGER, Attempt, Disposition, Outcome, Result
 from agent.model.view import View, told

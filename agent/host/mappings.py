@@ -6,7 +6,6 @@ looked at. Ids are (device, inode), with the device as maps shows it or as `stat
 differ on btrfs and overlayfs, and `calibrate` finds out how.
 """
 
-import contextlib
 import errno
 import fcntl
 import mmap
@@ -17,6 +16,7 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import repeat
 
 from agent.host import processes
 from agent.host.inodes import identify
@@ -24,8 +24,10 @@ from agent.model.facts import Host, Mapped
 
 Ids = frozenset[tuple[int, int]]
 Pick = Callable[[set[bytes]], Ids]
+NOTHING: Ids = frozenset()
 
 CHUNK = 64 << 10
+MOST_SAMPLES = 3
 TEXT_PER_MAPPING = 256
 
 PROCMAP_QUERY = 0xC0686611
@@ -33,6 +35,10 @@ PROCMAP_QUERY = 0xC0686611
 QUERY_SIZE = 104
 FROM_HERE = 0x10
 EXECUTABLE_FILE = 0x04 | 0x20
+
+_question = bytearray(struct.pack("=QQ", QUERY_SIZE, EXECUTABLE_FILE | FROM_HERE).ljust(QUERY_SIZE, b"\0"))
+_asked, _ended, _answer = (memoryview(_question)[part] for part in (slice(16, 24), slice(32, 40), slice(64, 80)))
+"""One for all of a worker's processes, which are asked about one after the other, and views of what changes in it."""
 
 _EXECUTABLE = re.compile(rb"\n[0-9a-f]+-[0-9a-f]+ ..x. [0-9a-f]+ ([0-9a-f]+:[0-9a-f]+ [1-9][0-9]*)")
 """Anchored to the line: a newline in a name is shown as \\012, anything else of a row can be part of one. What begins
@@ -117,9 +123,11 @@ def scan(host: Host, pids: Iterable[int], pick: Pick, engine: Engine, limit: int
 
 def _read_living(host: Host, pid: int, engine: Engine, limit: int) -> tuple[int, set[bytes]]:
     """Return whom to ask of the process `pid`, and the keys of its mappings."""
-    with contextlib.suppress(ProcessLookupError):
+    try:
         if keys := engine.read(host, pid, limit):
             return pid, keys
+    except ProcessLookupError:
+        pass
     thread = processes.read_other_thread(host, pid)
     return (thread, engine.read(host, thread, limit)) if thread else (pid, set())
 
@@ -131,7 +139,11 @@ def among(wanted: Collection[tuple[int, int]], devices: Mapping[int, int], engin
         if device in devices:
             meant.setdefault(engine.pack(devices[device], inode), []).append((device, inode))
     keys = frozenset(meant)
-    return lambda read: frozenset(id for key in read & keys for id in meant[key])
+
+    def pick(read: set[bytes]) -> Ids:
+        return NOTHING if keys.isdisjoint(read) else frozenset(id for key in read & keys for id in meant[key])
+
+    return pick
 
 
 def strangers(known: Iterable[tuple[int, int]], devices: Mapping[int, int], engine: Engine) -> Pick:
@@ -148,24 +160,26 @@ def strangers(known: Iterable[tuple[int, int]], devices: Mapping[int, int], engi
     return pick
 
 
-def calibrate(host: Host, samples: Iterable[str], wanted: Collection[int] | None = None) -> dict[int, int]:
+def calibrate(host: Host, samples: Iterable[str], wanted: Collection[int]) -> dict[int, int]:
     """Return, by `st_dev`, the device that maps shows for files on it, found out on a mapping of our own.
 
-    samples: paths in the host, read on until there was one on each `wanted` device (None: all of them).
-    Devices of which no file can be mapped are left out, and those where even the inode is shown differently.
+    samples: paths in the host, read on until each `wanted` device is known, or was tried a few times. Devices of
+    which no file can be mapped are left out, and those where even the inode is shown differently.
     """
     devices: dict[int, int] = {}
-    tried: set[int] = set()
-    for path in samples:
-        if wanted is not None and tried.issuperset(wanted):
-            break
+    left = dict.fromkeys(wanted, MOST_SAMPLES)
+    for path in samples if left else ():
         id = identify(host.under(path))
-        if id is None or id.device in devices or (wanted is not None and id.device not in wanted):
+        if id is None or id.device not in left:
             continue
-        tried.add(id.device)
+        left[id.device] -= 1
         shown = _map_once(host, host.under(path), id.inode)
         if shown is not None:
             devices[id.device] = shown
+        if shown is not None or not left[id.device]:
+            del left[id.device]
+        if not left:
+            break
     return devices
 
 
@@ -192,18 +206,16 @@ def _own_rows(host: Host) -> list[bytes]:
 
 
 def _query(host: Host, pid: int, limit: int) -> set[bytes]:
-    """Ask for one mapping at a time, with one buffer. Keys: its 16 bytes of inode and device numbers."""
-    question = bytearray(QUERY_SIZE)
-    struct.pack_into("=QQ", question, 0, QUERY_SIZE, EXECUTABLE_FILE | FROM_HERE)
-    view = memoryview(question)
-    asked, ended, answer = view[16:24], view[32:40], view[64:80]
+    """Ask for one mapping at a time. Keys: the 16 bytes of inode and device numbers in an answer."""
     found: set[bytes] = set()
+    ask, key, add = fcntl.ioctl, _answer.tobytes, found.add
+    _asked[:] = bytes(8)
     maps = os.open(f"{host.proc}/{pid}/maps", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        for _ in range(limit):
-            fcntl.ioctl(maps, PROCMAP_QUERY, question)
-            found.add(answer.tobytes())
-            asked[:] = ended
+        for _ in repeat(None, limit):
+            ask(maps, PROCMAP_QUERY, _question)
+            add(key())
+            _asked[:] = _ended
     except OSError as problem:
         if problem.errno in (errno.ENOENT, errno.ESRCH):
             return found

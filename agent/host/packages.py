@@ -96,6 +96,8 @@ def code_paths(host: Host, packages: Iterable[PackageState]) -> Iterator[tuple[s
     for package in packages:
         lines = os.fsdecode(_read_list(host, package)).split("\n")
         for path, following in pairwise(lines):
+            if path not in diversions and not may_hold_code(path):
+                continue  # most of them, so that they are done with first
             if path != "/." and not following.startswith(f"{path}/"):
                 place = _place(host, diversions, package.name, path)
                 if may_hold_code(place):

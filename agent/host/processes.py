@@ -5,7 +5,9 @@ that a process claims to run, which may lie on a mount that hangs.
 """
 
 import os
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 
 import psutil
 
@@ -13,6 +15,8 @@ from agent.model.facts import Host, Process
 
 DELETED = " (deleted)"
 MOST_BYTES = 64 << 10
+MOST_MOUNTS = 1_000
+"""That are gone through for the one that is the root, which is among the first."""
 MANAGER = 1
 KERNEL_THREAD = 0x200000
 """PF_KTHREAD in linux/sched.h."""
@@ -123,23 +127,34 @@ def parse_cgroup(text: str) -> str:
     return unified if unified not in ("", "/") else named.get("name=systemd", unified)
 
 
-def read_witness(host: Host) -> int:
-    """Return the pid whose view of files is the host's: PID 1, or our own where we may not ask about it."""
-    return MANAGER if _read_namespace(host, MANAGER) else os.getpid()
+@dataclass(frozen=True, slots=True)
+class View:
+    """Which files the paths of a process mean: its mount namespace, and (device, directory there) of its root.
+
+    Empty and None: it cannot be seen.
+    """
+
+    namespace: str
+    root: tuple[str, str] | None
 
 
-def shares_root(host: Host, pid: int, witness: int) -> bool:
-    """Return whether a path that the kernel shows for `pid` means the same file as for the process `witness`.
+def read_witness(host: Host) -> View:
+    """Return the host's own view of files: that of PID 1, or ours where we may not ask about it."""
+    if namespace := _read_namespace(host, MANAGER):
+        return View(namespace, _read_root_mount(host, MANAGER))
+    return View(_read_namespace(host, os.getpid()), _read_root_mount(host, os.getpid()))
+
+
+def shares_root(host: Host, pid: int, witness: View) -> bool:
+    """Return whether a path that the kernel shows for `pid` means the same file as for the `witness`.
 
     So it is in one mount namespace (whatever the process was chrooted to), or where both have the same
     directory of the same file system as their root: a sandboxed service, but no container. False where that
     cannot be seen.
     """
-    namespace = _read_namespace(host, pid)
-    if namespace and namespace == _read_namespace(host, witness):
+    if witness.namespace and _read_namespace(host, pid) == witness.namespace:
         return True
-    root = _read_root_mount(host, pid)
-    return root is not None and root == _read_root_mount(host, witness)
+    return witness.root is not None and _read_root_mount(host, pid) == witness.root
 
 
 def _read_namespace(host: Host, pid: int) -> str:
@@ -152,11 +167,12 @@ def _read_namespace(host: Host, pid: int) -> str:
 def _read_root_mount(host: Host, pid: int) -> tuple[str, str] | None:
     """Return (device, directory in its file system) of the mount that `pid` has as its root; None: none."""
     try:
-        text = os.fsdecode(_read(f"{host.proc}/{pid}/mountinfo"))
+        with open(f"{host.proc}/{pid}/mountinfo", "rb") as mounts:
+            rows = (line.split(b" ", 5) for line in islice(mounts, MOST_MOUNTS))
+            found = next((row for row in rows if len(row) > 5 and row[4] == b"/"), None)
     except OSError:
         return None
-    rows = (line.split(" ", 5) for line in text.split("\n"))
-    return next(((row[2], row[3]) for row in rows if len(row) > 5 and row[4] == "/"), None)
+    return (os.fsdecode(found[2]), os.fsdecode(found[3])) if found else None
 
 
 def _read_link(path: str) -> str:

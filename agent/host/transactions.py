@@ -18,8 +18,7 @@ from itertools import chain
 from typing import BinaryIO
 
 from agent.model.errors import AgentError, Kind
-from agent.model.events import Change
-from agent.model.facts import Host, PackageState, Snapshot
+from agent.model.facts import Change, Host, PackageState, Snapshot
 
 DATABASE = "/var/lib/dpkg"
 LOCKS = ("lock-frontend", "lock")

@@ -2,26 +2,13 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
 from typing import Any
 
 from agent.model.errors import AgentError
-from agent.model.facts import PackageState, Unit
+from agent.model.facts import Transaction, Unit
 from agent.model.findings import CheckResult
 from agent.model.restarts import Performed
-
-
-class Topic(StrEnum):
-    """The area that a wake-up touches.
-
-    MAIL: exim's configuration, and the names that it goes by. NETWORK: addresses, routes, the host name, resolvers.
-    LINKING: what decides which library a name leads to: alternatives, the linker's configuration, the environment.
-    """
-
-    PACKAGES = "packages"
-    MAIL = "mail"
-    NETWORK = "network"
-    LINKING = "linking"
+from agent.model.topics import Topic
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,29 +65,6 @@ class Stop:
     """SIGTERM, SIGINT, or an end of our own."""
 
     exit_status: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One package in a transaction; `old` None: newly installed; `new` None: removed; equal: reinstalled."""
-
-    package: str
-    arch: str
-    old: str | None
-    new: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Transaction:
-    """One settled change of dpkg's status. Times, command and requester come from logs and may be unknown."""
-
-    id: int
-    begun: datetime | None
-    ended: datetime
-    command: str
-    requester: str
-    changes: tuple[Change, ...]
-    unfinished: tuple[PackageState, ...]
 
 
 @dataclass(frozen=True, slots=True)

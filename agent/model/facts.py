@@ -66,6 +66,29 @@ class PackageState:
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """One package in a transaction; `old` None: newly installed; `new` None: removed; equal: reinstalled."""
+
+    package: str
+    arch: str
+    old: str | None
+    new: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """One settled change of dpkg's status. Times, command and requester come from logs and may be unknown."""
+
+    id: int
+    begun: datetime | None
+    ended: datetime
+    command: str
+    requester: str
+    changes: tuple[Change, ...]
+    unfinished: tuple[PackageState, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Replaced:
     """One change of a package that history knows: `transaction` began (None: unknown) and ended then."""
 

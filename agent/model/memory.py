@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from agent.model.events import Transaction
-from agent.model.facts import Retired, StaleProcess
+from agent.model.facts import Retired, StaleProcess, Transaction
 from agent.model.restarts import Attempt, Outcome
 
 

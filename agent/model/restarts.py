@@ -6,6 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from fnmatch import fnmatchcase
 
+from agent.model import users
 from agent.model.facts import StaleProcess
 from agent.model.probes import Probe
 
@@ -75,11 +76,13 @@ class Rule:
 def rule_for(name: str, rules: Sequence[Rule]) -> Rule:
     """Return what holds for the unit `name`: of the rules whose glob matches, the last that speaks of a field decides.
 
-    Where none does, it is the default: restart. The reason of another disposition is no reason for this one.
+    Where none does, it is the default: restart, and for a user's own unit nothing. Of such a unit only those patterns
+    speak that have a slash in them, as its name has. The reason of another disposition is no reason for this one.
     """
-    whole = Rule("*")
+    theirs = users.parse(name)
+    whole = Rule("*", Disposition.SESSION if theirs else Disposition.RESTART)
     for rule in rules:
-        if fnmatchcase(name, rule.pattern):
+        if fnmatchcase(name, rule.pattern) and not (theirs and "/" not in rule.pattern):
             given = (
                 fields(rule)[1:-1] if rule.given is None else [item for item in fields(rule) if item.name in rule.given]
             )
@@ -169,8 +172,8 @@ class Outcome:
 
 
 def brake_after(outcomes: Sequence[Outcome]) -> str:
-    """Return why no further wave may begin by itself; empty where every unit came back."""
-    broken = [outcome for outcome in outcomes if outcome.result in BROKEN]
+    """Return why no further wave may begin by itself; empty where every unit came back. No user's unit holds others up."""
+    broken = [outcome for outcome in outcomes if outcome.result in BROKEN and not users.parse(outcome.unit)]
     if not broken:
         return ""
     names = ", ".join(f"{outcome.unit} ({outcome.result.value})" for outcome in broken[:MOST_NAMED])

@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Any
 
 from agent.model import contract
-from agent.model.events import Transaction
+from agent.model.facts import Transaction
 from agent.model.findings import Finding, Severity
 from agent.model.memory import Memory, Silence
 from agent.model.restarts import Outcome, Plan

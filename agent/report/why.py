@@ -11,8 +11,7 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
 from agent.model.contract import outcome, printable, stamp
-from agent.model.events import Change, Transaction
-from agent.model.facts import StaleFile, StaleProcess
+from agent.model.facts import Change, StaleFile, StaleProcess, Transaction
 from agent.model.findings import StaleUnit
 from agent.model.memory import Recorded
 from agent.model.restarts import Disposition, Outcome, Result

@@ -21,7 +21,8 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from agent.model.errors import AgentError, Kind
-from agent.model.events import Topic, Touched
+from agent.model.events import Touched
+from agent.model.topics import Topic
 
 
 def _import_pyinotify() -> Any:

@@ -17,7 +17,8 @@ from datetime import UTC, datetime
 from itertools import islice
 
 from agent.model.errors import AgentError, Kind
-from agent.model.events import Topic, Touched
+from agent.model.events import Touched
+from agent.model.topics import Topic
 
 HOST_NAME = "/proc/sys/kernel/hostname"
 

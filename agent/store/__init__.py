@@ -14,8 +14,7 @@ from statistics import median
 from typing import Any, Self
 
 from agent.model import contract
-from agent.model.events import Change, Transaction
-from agent.model.facts import Indexed, Snapshot
+from agent.model.facts import Change, Indexed, Snapshot, Transaction
 from agent.model.findings import CheckResult, Finding, Survey
 from agent.model.memory import Memory, Recorded, Silence, SilenceKind
 from agent.model.restarts import BROKEN, Attempt, Outcome, Result, Step, brake_after

@@ -6,8 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from agent.model import contract
-from agent.model.events import Change, Transaction
-from agent.model.facts import FileId, PackageState, Retired, StaleProcess
+from agent.model.facts import Change, FileId, PackageState, Retired, StaleProcess, Transaction
 from agent.model.memory import Recorded, Silence, SilenceKind
 from agent.model.restarts import Attempt, Outcome
 

@@ -17,8 +17,8 @@ import pytest
 from agent.checks.survey import survey
 from agent.host.transactions import diff, is_interrupted, is_locked, read_snapshot, read_story, unfinished
 from agent.model.errors import AgentError
-from agent.model.events import Change, Due, Touched
-from agent.model.facts import Host, Snapshot
+from agent.model.events import Due, Touched
+from agent.model.facts import Change, Host, Snapshot
 from agent.settle import Settling, step
 from agent.sources.files import WATCHES, FileWatch
 

@@ -18,8 +18,9 @@ import pytest
 
 from agent.host.transactions import is_locked
 from agent.model.errors import AgentError, Kind
-from agent.model.events import Topic, Touched
+from agent.model.events import Touched
 from agent.model.facts import Host
+from agent.model.topics import Topic
 from agent.sources.files import WATCHES, FileWatch, Watch
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)

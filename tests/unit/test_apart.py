@@ -8,8 +8,9 @@ from agent.checks.registry import CHECKS, Check
 from agent.daemon import apart
 from agent.daemon.apart import AFTER_TROUBLE, DEBOUNCE, MOST, SPAN, Apart, soonest
 from agent.model.errors import AgentError, Kind
-from agent.model.events import Checked, Topic
+from agent.model.events import Checked
 from agent.model.findings import CheckResult
+from agent.model.topics import Topic
 
 NOW = datetime(2026, 11, 22, 15, 0, tzinfo=UTC)
 

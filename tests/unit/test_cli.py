@@ -364,3 +364,19 @@ def test_a_column_that_says_nothing_is_left_out() -> None:
     outcome = {"unit": "a.service", "result": "fresh", "took": {"job": 1.0}, "hint": "", "expected": None}
     assert records.restarts([outcome]).columns == ("unit", "result", "took", "note")
     assert records.restarts([outcome, outcome | {"expected": 2.0}]).columns[2] == "expected"
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("into", "status", "told"), [("/dev/full", 3, "agentctl: No space left on device\n"), (None, 141, "")]
+)
+def test_what_cannot_be_printed_is_said_in_one_line(into: str | None, status: int, told: str) -> None:
+    """A disk that is full behind a redirection, and a reader that went away."""
+    code = "import sys; from agent.cli.main import main; status = main(['check', 'reboot', '--json']); sys.exit(status)"
+    reader, writer = os.pipe()
+    os.close(reader)
+    out = os.open(into, os.O_WRONLY) if into else writer
+    done = subprocess.run(
+        [sys.executable, "-c", code], stdout=out, stderr=subprocess.PIPE, text=True, cwd=ROOT, check=False
+    )
+    assert (done.returncode, done.stderr) == (status, told)

@@ -15,11 +15,12 @@ from agent.daemon import apart
 from agent.daemon.corridor import Corridor
 from agent.daemon.doors import done
 from agent.model.errors import AgentError, Kind
-from agent.model.events import Asked, Checked, Looked, Peer, Reload, RestartsDone, Stop, Topic, Touched, Transaction
-from agent.model.facts import Unit
+from agent.model.events import Asked, Checked, Looked, Peer, Reload, RestartsDone, Stop, Touched
+from agent.model.facts import Transaction, Unit
 from agent.model.findings import CheckResult, Confidence, Finding, Severity, StaleUnit
 from agent.model.memory import Silence, SilenceKind
 from agent.model.restarts import Attempt, Disposition, Outcome, Performed, Plan, Result, Rule, Step
+from agent.model.topics import Topic
 from agent.model.view import Phase, View, counts, view_json
 from agent.store import Store
 

@@ -11,6 +11,7 @@ from agent.host.processes import (
     read_pids,
     read_process,
     read_start,
+    read_witness,
     shares_root,
     tty_name,
 )
@@ -78,7 +79,14 @@ def test_one_root_is_one_namespace_or_the_same_directory_of_the_same_file_system
     (tmp_path / "6/ns").mkdir()
     (tmp_path / "6/ns/mnt").symlink_to("mnt:[1]")
     host = Host(proc=str(tmp_path))
-    assert [shares_root(host, pid, 1) for pid in (2, 3, 4, 5, 6, 7)] == [True, False, False, False, True, False]
+    assert [shares_root(host, pid, read_witness(host)) for pid in (2, 3, 4, 5, 6, 7)] == [
+        True,
+        False,
+        False,
+        False,
+        True,
+        False,
+    ]
 
 
 def test_a_process_is_read_as_the_kernel_shows_it() -> None:

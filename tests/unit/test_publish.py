@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.model.events import Transaction
+from agent.model.facts import Transaction
 from agent.model.findings import Confidence, Finding, Severity, StaleUnit
 from agent.model.restarts import Disposition, Outcome, Plan, Result, Rule, Step, Wave
 from agent.model.view import Phase, View

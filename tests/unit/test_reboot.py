@@ -12,8 +12,8 @@ from agent.daemon import telling
 from agent.host.kernel import Image, Running
 from agent.host.microcode import Processor
 from agent.model.errors import AgentError
-from agent.model.events import Looked, Transaction
-from agent.model.facts import Host
+from agent.model.events import Looked
+from agent.model.facts import Host, Transaction
 from agent.model.findings import CheckResult, Confidence, Finding, Request
 from agent.model.view import Phase, View
 from tests.unit.small_root import CPUINFO, booted, bzimage, intel, proc, put

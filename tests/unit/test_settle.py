@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.model.events import Due, Topic, Touched
+from agent.model.events import Due, Touched
+from agent.model.topics import Topic
 from agent.settle import Settling, step
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from agent.model.errors import AgentError
-from agent.model.events import Change
-from agent.model.facts import FileId, Indexed, PackageState, Retired, Snapshot, StaleProcess
+from agent.model.facts import Change, FileId, Indexed, PackageState, Retired, Snapshot, StaleProcess
 from agent.model.findings import CheckResult, Finding, Severity, Survey
 from agent.model.memory import Silence, SilenceKind
 from agent.model.restarts import Outcome, Result, Rule, Step

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from agent.host.transactions import Story, diff, is_interrupted, read_snapshot, read_story, unfinished
 from agent.model.errors import AgentError, Kind
-from agent.model.events import Change
-from agent.model.facts import Host, PackageState, Snapshot
+from agent.model.facts import Change, Host, PackageState, Snapshot
 
 SINCE = datetime(2026, 11, 22, 12, tzinfo=UTC)
 UNTIL = SINCE + timedelta(hours=1)

@@ -9,11 +9,12 @@ import pytest
 
 from agent.config.settings import Settings
 from agent.daemon.corridor import Corridor
-from agent.model.events import Looked, Topic, Touched
+from agent.model.events import Looked, Touched
 from agent.model.facts import Unit
 from agent.model.findings import StaleUnit
 from agent.model.memory import Silence, SilenceKind
 from agent.model.restarts import Disposition, Outcome, Result, Rule, Step
+from agent.model.topics import Topic
 from agent.model.view import view_json
 from agent.restart.configtest import Verdict
 from agent.restart.plan import make_step

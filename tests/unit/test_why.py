@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from agent.model.events import Change, Transaction
-from agent.model.facts import StaleFile, StaleProcess
+from agent.model.facts import Change, StaleFile, StaleProcess, Transaction
 from agent.model.findings import Confidence, Finding, Severity, StaleUnit
 from agent.model.memory import Recorded
 from agent.model.restarts import Attempt, Disposition, Outcome, Result

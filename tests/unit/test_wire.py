@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from agent.model import view
 from agent.model.errors import AgentError, Kind
-from agent.model.events import Change, Transaction
-from agent.model.facts import PackageState
+from agent.model.facts import Change, PackageState, Transaction
 from agent.model.findings import Confidence, Finding, Severity, StaleUnit
 from agent.model.restarts import Disposition, Outcome, Plan, Result, Rule, Step, Wave
 from agent.varlink import interface, wire

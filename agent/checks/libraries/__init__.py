@@ -15,7 +15,6 @@ from agent.checks.libraries.sighting import search_retired, search_strangers
 from agent.checks.libraries.sweep import describe_unseen, sweep
 from agent.checks.libraries.timing import waits
 from agent.host import mappings, transactions
-from agent.host.changelogs import read_fixes
 from agent.host.packages import read_owners
 from agent.host.units import read_units
 from agent.model.contract import printable
@@ -189,6 +188,8 @@ def _read_fixes(host: Host, processes: Sequence[StaleProcess]) -> tuple[tuple[st
 
     And the packages of which that is not known: no changelog, or one that does not know the version that runs.
     """
+    from agent.host.changelogs import read_fixes  # takes a tenth of a look to load, and most looks find nothing
+
     files = (file for process in processes for file in process.files)
     steps = {(file.package, file.running, file.installed) for file in files}
     fixes = {

@@ -29,14 +29,16 @@ Candidates = Callable[[tuple[int, int], MappedFile, Inode | None], Sequence[Reti
 class Search:
     """What to look for. devices: see `mappings.calibrate`; lost: wanted ones that it could not learn.
 
-    pick: which ids of a process are worth a look. candidates: what one of them may be, by id and what is
-    known of it. compared: content found the same or not, by the mapped file and the path of the new one.
+    pick: which ids of a process are worth a look. concerns: whether its names mean files of this host, where it
+    goes by names. candidates: what one of the ids may be, by id and what is known of it. compared: content found
+    the same or not, by the mapped file and the path of the new one.
     """
 
     engine: Engine
     devices: dict[int, int]
     lost: frozenset[int]
     pick: Pick
+    concerns: Callable[[int], bool]
     candidates: Candidates
     compared: dict[tuple[FileId, str], bool] = field(default_factory=dict)
 
@@ -50,32 +52,49 @@ def search_retired(host: Host, retired: Sequence[Retired], snapshot: Snapshot, e
     others = (path for path, _ in packages.code_paths(host, snapshot.values()))
     samples = chain((old.path for old in retired), (f"{packages.DATABASE}/status",), others)
     devices = mappings.calibrate(host, samples, wanted)
-    pick = mappings.among(by_id, devices, engine)
-    return Search(engine, devices, wanted - devices.keys(), pick, lambda id, file, inode: by_id[id])
+    return Search(
+        engine,
+        devices,
+        lost=wanted - devices.keys(),
+        pick=mappings.among(by_id, devices, engine),
+        concerns=lambda pid: True,
+        candidates=lambda id, file, inode: by_id[id],
+    )
 
 
 def search_strangers(host: Host, snapshot: Snapshot, engine: Engine) -> Search:
     """Look for files that by their names were dpkg's, are not what lies there now, and have no name left."""
     owners = {path: package.name for path, package in packages.code_paths(host, snapshot.values())}
     known = {path: id for path in owners if (id := identify(host.under(path)))}
-    devices = mappings.calibrate(host, known)
+    present = {id.device for id in known.values()}
+    devices = mappings.calibrate(host, known, present)
     pick = mappings.strangers(((id.device, id.inode) for id in known.values()), devices, engine)
     witness = processes.read_witness(host)
+    alive: set[tuple[int, int]] = set()
 
     def candidates(id: tuple[int, int], file: MappedFile, inode: Inode | None) -> Sequence[Retired]:
+        if inode is not None and inode.links:
+            alive.add((inode.id.device, inode.id.inode))  # nobody's old file then, whoever else maps it
         name = packages.within(host, judge.original_name(file.name))
         path = packages.canonical(host, name) if name else ""
-        gone = path in owners and judge.is_gone(file.name, inode.links if inode else None)
-        if not gone or not processes.shares_root(host, file.pid, witness):
+        if path not in owners or not judge.is_gone(file.name, inode.links if inode else None):
             return ()
         return (Retired(path, owners[path], None, FileId(*id, inode.id.born if inode else 0), BEFORE_US),)
 
-    lost = frozenset(id.device for id in known.values()) - devices.keys()
-    return Search(engine, devices, lost, pick, candidates)
+    return Search(
+        engine,
+        devices,
+        lost=frozenset(present - devices.keys()),
+        pick=lambda read: pick(read) - alive,
+        concerns=lambda pid: processes.shares_root(host, pid, witness),
+        candidates=candidates,
+    )
 
 
 def find_sightings(host: Host, search: Search, pid: int, ids: Ids) -> Iterator[Sighting]:
     """Yield the old files among `ids` (by `st_dev`) in `pid`. Raises OSError and mappings.TooMany."""
+    if not search.concerns(pid):
+        return
     shown = {id: (search.devices[id[0]], id[1]) for id in ids}
     files = mapped.find_files(host, pid, set(shown.values()), MOST_MAPPINGS)
     for id in ids:
