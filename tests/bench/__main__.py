@@ -52,7 +52,7 @@ def main() -> int:
         tree, deb = disk.tree(base), builder.package(SUITE)
         with tempfile.TemporaryDirectory() as directory, Machine(base, tree) as machine:
             furnish(machine, deb, Path(directory))
-            measure(machine)
+            measure(machine, Path(directory))
     except host.Missing as problem:
         print(f"bench: {problem}", file=sys.stderr)
         return 3
@@ -78,8 +78,8 @@ def meter(machine: Machine, *words: str) -> Any:
     return machine.run(["/usr/bin/python3", "-B", f"{PLACE}/meter.py", *words], timeout=600).json()
 
 
-def measure(machine: Machine) -> None:
-    """Grow the herd step by step, measure at each, then replace a library for real; print it all."""
+def measure(machine: Machine, directory: Path) -> None:
+    """Grow the herd step by step, measure at each, then replace a library and the program for real; print it all."""
     samples: dict[int, Samples] = {}
     size, slow = 0, 0.0
     loads = [_load()]
@@ -91,19 +91,22 @@ def measure(machine: Machine) -> None:
         samples[size] = meter(machine, "measure", HISTORY, str(ROUNDS))
         slow = slow or meter(machine, "psutil")
         loads.append(_load())
-    host.progress("precision: before and after a library was replaced")
+    host.progress("precision: before and after a library was replaced, and after the program was")
     intact = meter(machine, "name", HISTORY)
     pair = machine.base.pair(machine.base.crypto)
     machine.run(["dpkg", "-i", pair.deb])
     replaced = meter(machine, "name", HISTORY)
+    herd.install(machine, directory, "renewed", 2)
+    renewed = meter(machine, "name", HISTORY)
     kernel, cores = os.uname().release, os.cpu_count()
     print(f"Debian {SUITE}, booted; Linux {kernel}, {cores} cores; {ROUNDS} rounds; load average before: {loads[0]}; ")
     print(f"after the rounds of each herd: {', '.join(map(str, loads[1:]))}.\n")
-    sections = (speed(samples), seconds(samples, slow), memory(samples, replaced), precision(intact, replaced))
+    precise = precision(intact, replaced, renewed)
+    sections = (speed(samples), seconds(samples, slow), memory(samples, renewed), precise)
     print("\n\n".join("\n".join(section) for section in sections))
-    print(f"\nReplaced: {pair.package} {pair.old} → {pair.new}; processes with exactly these files told:")
+    print(f"\nReplaced: {pair.package} {pair.old} → {pair.new}, then herd 1 → 2. With exactly these files were told:")
     for tool in MINE:
-        print(f"- {tool}: {replaced[tool]['files']}")
+        print(f"- {tool}: {replaced[tool]['files']}, then {renewed[tool]['files']}")
 
 
 def _load() -> float:
@@ -135,28 +138,29 @@ def seconds(samples: dict[int, Samples], slow: float) -> Iterator[str]:
     yield _row("psutil memory_maps, once", f"{slow * 1000:.0f}", *["–"] * (len(samples) - 1))
 
 
-def memory(samples: dict[int, Samples], replaced: dict[str, Any]) -> Iterator[str]:
+def memory(samples: dict[int, Samples], renewed: dict[str, Any]) -> Iterator[str]:
     """Yield the table of peak memory."""
     sizes = [f"{size:,}" for size in samples]
-    yield from _head("peak memory, MiB", [*sizes, f"{sizes[-1]}, library replaced"], "wanted")
+    yield from _head("peak memory, MiB", [*sizes, f"{sizes[-1]}, library and program replaced"], "wanted")
     for tool in (*MINE, "needrestart"):
         cells = [f"{max(row[2] for row in some[tool]) / 1024:.1f}" for some in samples.values()]
-        yield _row(tool, *cells, f"{replaced[tool]['peak'] / 1024:.1f}", "–" if tool == "needrestart" else "≤ 64")
+        yield _row(tool, *cells, f"{renewed[tool]['peak'] / 1024:.1f}", "–" if tool == "needrestart" else "≤ 64")
 
 
-def precision(intact: dict[str, Any], replaced: dict[str, Any]) -> Iterator[str]:
-    """Yield the table of what was flagged. Only what maps the replaced library and is no guest is truly stale."""
+def precision(intact: dict[str, Any], replaced: dict[str, Any], renewed: dict[str, Any]) -> Iterator[str]:
+    """Yield the table of what was flagged. Only what maps the replaced files and is no guest is truly stale."""
     truth = intact["truth"]
     tools = [tool for tool in intact if tool != "truth"]
     yield from _head("processes taken to be stale", ["there are", *tools])
     for words, kinds in _groups(truth):
         yield _row(f"intact: {words}", _sum(truth, kinds), *(_sum(intact[tool]["kinds"], kinds) for tool in tools))
-    wrong = {kind for kind in truth if not _is_stale(kind)}
-    right = set(truth) - wrong
-    for words, kinds in (("rightly", right), ("wrongly", wrong)):
-        cells = [_sum(replaced[tool]["kinds"], kinds) for tool in tools]
-        yield _row(f"library replaced: {words}", _sum(truth, kinds), *cells)
-    yield _row("… and the seconds that it took", "", *(f"{replaced[tool]['seconds']:.2f}" for tool in tools))
+    maps = {kind for kind in truth if kind.endswith("+ssl") and not kind.startswith("guest")}
+    runs = {kind for kind in truth if not kind.startswith(("guest", "local"))}
+    for what, found, stale in (("library", replaced, maps), ("and the program", renewed, maps | runs)):
+        for words, kinds in (("rightly", stale), ("wrongly", set(truth) - stale)):
+            cells = [_sum(found[tool]["kinds"], kinds) for tool in tools]
+            yield _row(f"{what} replaced: {words}", _sum(truth, kinds), *cells)
+        yield _row("… and the seconds that it took", "", *(f"{found[tool]['seconds']:.2f}" for tool in tools))
 
 
 def _groups(truth: dict[str, int]) -> Iterator[tuple[str, set[str]]]:
@@ -178,10 +182,6 @@ def _groups(truth: dict[str, int]) -> Iterator[tuple[str, set[str]]]:
     }
     yield from ((words[role], roles[role]) for role in words if role in roles)
     yield "all", set(truth)
-
-
-def _is_stale(kind: str) -> bool:
-    return kind.endswith("+ssl") and not kind.startswith("guest")
 
 
 def _sum(counted: dict[str, int], kinds: set[str]) -> int:

@@ -21,24 +21,15 @@ NAMED = ("/opt/libc.so.6 (deleted)", f"{LIBRARIES}/libc.so.6 (deleted)")
 
 
 def build(directory: Path) -> None:
-    """Compile the herd's program and the readers."""
-    for name in ("herd", "reader"):
-        argv = ["gcc", "-O2", "-static", "-Wall", "-Wextra", "-o", str(directory / name), str(HERE / f"{name}.c")]
+    """Compile the readers, the herd's program, and what that is replaced with later: the same in other code."""
+    for name, source, level in (("herd", "herd", "-O2"), ("renewed", "herd", "-O1"), ("reader", "reader", "-O2")):
+        argv = ["gcc", level, "-static", "-Wall", "-Wextra", "-o", str(directory / name), str(HERE / f"{source}.c")]
         subprocess.run(argv, check=True)
 
 
 def settle(machine: Machine, directory: Path) -> None:
     """Put into the machine what the herd needs: as a package, like the programs of a server mostly are."""
-    package = directory / "package"
-    for path in ("DEBIAN/control", PROGRAM.lstrip("/")):
-        (package / path).parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy(directory / "herd", package / PROGRAM.lstrip("/"))
-    control = "Package: herd\nVersion: 1\nArchitecture: amd64\nMaintainer: nobody <root@localhost>\nDescription: herd\n"
-    (package / "DEBIAN/control").write_text(control)
-    argv = ["dpkg-deb", "--root-owner-group", "--build", str(package), str(directory / "herd.deb")]
-    subprocess.run(argv, check=True, stdout=subprocess.DEVNULL)
-    machine.copy_in(directory / "herd.deb", "/root/herd.deb")
-    machine.run(["dpkg", "-i", "/root/herd.deb"])
+    install(machine, directory, "herd", 1)
     machine.copy_in(directory / "herd", LOCAL)
     for path in NAMED:
         machine.copy_in(directory / "herd", path)
@@ -47,6 +38,21 @@ def settle(machine: Machine, directory: Path) -> None:
         text = "".join(f"{LIBRARIES}/{name}\n" for name in names[number])
         machine.write(f"/usr/share/herd/{number}", text)
     _make_guest(machine, sorted({name for some in names for name in some}))
+
+
+def install(machine: Machine, directory: Path, program: str, version: int) -> None:
+    """Install the package of the herd's program in that version."""
+    package = directory / f"package-{version}"
+    for path in ("DEBIAN/control", PROGRAM.lstrip("/")):
+        (package / path).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(directory / program, package / PROGRAM.lstrip("/"))
+    fields = f"Package: herd\nVersion: {version}\nArchitecture: amd64\nMaintainer: nobody <root@localhost>\n"
+    (package / "DEBIAN/control").write_text(f"{fields}Description: herd\n")
+    deb = directory / f"herd-{version}.deb"
+    argv = ["dpkg-deb", "--root-owner-group", "--build", str(package), str(deb)]
+    subprocess.run(argv, check=True, stdout=subprocess.DEVNULL)
+    machine.copy_in(deb, f"/root/{deb.name}")
+    machine.run(["dpkg", "-i", f"/root/{deb.name}"])
 
 
 def _choose(machine: Machine) -> list[list[str]]:
