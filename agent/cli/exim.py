@@ -66,8 +66,8 @@ def screen(data: dict[str, Any]) -> list[Block]:
         if item["evidence"]["repairable"]:
             blocks.append(Line(f"    or: agentctl exim --fix {item['subject']}, which shows the difference first"))
     if detail["names"]:
-        rows = tuple((name["name"], ", ".join(name["roles"]), _fate(name)) for name in detail["names"])
-        blocks.append(Table("Names of this host, and where exim brings their mail", ("name", "as", "mail"), rows))
+        rows = tuple((name["name"], f"{', '.join(name['roles'])}: {_fate(name)}") for name in detail["names"])
+        blocks.append(Table("Names of this host, and where exim brings their mail", ("name", "as, and its mail"), rows))
     blocks.append(Table("Exim", ("", "as it says itself"), tuple(_rows(detail))))
     return blocks + [Line(f"not known: {line}") for line in data["unseen"]]
 

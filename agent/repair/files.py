@@ -21,12 +21,12 @@ def read(host: Host, path: str) -> bytes:
     try:
         with open(os.open(host.under(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as handle:
             if not stat.S_ISREG(os.fstat(handle.fileno()).st_mode):
-                raise AgentError(Kind.UNREADABLE, f"{path} is no regular file")
+                raise AgentError(Kind.UNREADABLE, f"{path} is no regular file", "edit it by hand")
             data = handle.read(LARGEST + 1)
     except OSError as problem:
         raise AgentError(Kind.UNREADABLE, f"{path}: {problem.strerror}") from problem
     if len(data) > LARGEST:
-        raise AgentError(Kind.UNREADABLE, f"{path} is larger than {LARGEST} bytes")
+        raise AgentError(Kind.UNREADABLE, f"{path} is larger than {LARGEST} bytes", "edit it by hand")
     return data
 
 

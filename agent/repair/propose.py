@@ -63,7 +63,9 @@ def propose(host: Host, finding: str, evidence: Mapping[str, Any], pending: Pend
     elif kind in REGENERATING:
         edits = ()
     else:
-        raise AgentError(Kind.USAGE, f"{finding} cannot be mended automatically")
+        raise AgentError(
+            Kind.USAGE, f"{finding} cannot be mended automatically", "agentctl exim says what to do by hand"
+        )
     regenerate = kind in REGENERATING or _freezes_name(host)
     if regenerate and pending and pending.differs:
         sides = (os.fsencode(pending.current), os.fsencode(pending.wanted))

@@ -13,7 +13,7 @@ from agent.spf.answers import Answer, Outcome, Resolver
 from agent.spf.mechanisms import MOST_EXCHANGERS, fault_of_name
 from agent.spf.ranges import Network, without
 from agent.spf.reach import Cost, Entry, Hop, Opaque, Path, Reach, Trouble
-from agent.spf.record import Mechanism, Modifier, Record, is_record, parse
+from agent.spf.record import Mechanism, Modifier, Record, is_record, parse, text_of
 
 __all__ = ["Cost", "Entry", "Hop", "Opaque", "Path", "Reach", "Trouble", "flatten"]
 
@@ -103,7 +103,7 @@ async def _walk_record(walk: _Walk, domain: str, record: Record, path: Path) -> 
 
 
 async def _walk_term(walk: _Walk, domain: str, record: Record, term: Mechanism | Modifier, path: Path) -> list[Entry]:
-    here = (*path, Hop(domain, term.start, term.end, record.text[term.start : term.end]))
+    here = (*path, Hop(domain, term.start, term.end, text_of(record, term)))
     if isinstance(term, Mechanism) and term.name == "all":
         return [Entry(network, term.qualifier, here) for network in EVERYBODY]
     if isinstance(term, Mechanism) and term.network:

@@ -5,6 +5,8 @@ from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
 from typing import Generic, Protocol, TypeVar
 
+CUT_OFF = "its answer is cut off, and over TCP"
+"""In the reason where an answer fits no datagram and its server refuses TCP."""
 T_co = TypeVar("T_co", covariant=True)
 
 

@@ -7,23 +7,11 @@ from datetime import datetime
 from ipaddress import IPv6Address, ip_network
 
 from agent.spf.costs import weigh
-from agent.spf.lint import (
-    CRITICAL,
-    ERROR,
-    INFO,
-    NEVER_A_SOURCE,
-    SHOWN,
-    UNKNOWN,
-    WARNING,
-    Remark,
-    final_of,
-    lint,
-    text_of,
-)
+from agent.spf.lint import CRITICAL, ERROR, INFO, NEVER_A_SOURCE, SHOWN, UNKNOWN, WARNING, Remark, final_of, lint
 from agent.spf.publication import on_breakage, on_helo, on_publication, shown_age, whole
 from agent.spf.ranges import DOCUMENTATION, covers, is_proxy, is_publishable, literal, twin_of
 from agent.spf.reach import Hop, Reach
-from agent.spf.record import Mechanism, Record, Result
+from agent.spf.record import Mechanism, Record, Result, text_of
 from agent.spf.situation import HELO, Cell, Published, Sending
 
 MOST = 50

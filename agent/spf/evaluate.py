@@ -9,7 +9,7 @@ from ipaddress import IPv4Address, IPv6Address
 from agent.spf import macros
 from agent.spf.answers import Answer, Outcome, Resolver
 from agent.spf.mechanisms import expand_name, expand_text, fault_of_name, matches
-from agent.spf.record import Mechanism, Modifier, Record, Result, is_record, parse
+from agent.spf.record import Mechanism, Modifier, Record, Result, is_record, parse, text_of
 from agent.spf.trace import Broken, Course, Lookup, Problem, Step
 
 __all__ = ["Answer", "Evaluation", "Lookup", "Match", "Outcome", "Problem", "Query", "Resolver", "Step", "check_host"]
@@ -64,7 +64,7 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class _Judged:
-    """The result of one record, after redirects. explaining: its `exp=`, in the record of `domain`."""
+    """The result of one record, after redirects. record: of `domain`, whose `exp=` explains."""
 
     result: Result
     domain: str = ""
@@ -163,7 +163,7 @@ async def _judge(course: Course, domain: str, record: Record) -> _Judged:
         if isinstance(term, Modifier):
             redirect = term if term.name == "redirect" else redirect
             continue
-        text = record.text[term.start : term.end]
+        text = text_of(record, term)
         course.begin(domain, term.start, term.end, text, record.text)
         hit = await (_includes if term.name == "include" else matches)(course, term, domain)
         course.finish("match" if hit else "no match")
@@ -185,7 +185,7 @@ async def _includes(course: Course, mechanism: Mechanism, domain: str) -> bool:
 
 async def _redirect(course: Course, domain: str, record: Record, modifier: Modifier) -> _Judged:
     """Section 6.1: the other record's result is ours, and its explanation."""
-    course.begin(domain, modifier.start, modifier.end, record.text[modifier.start : modifier.end], record.text)
+    course.begin(domain, modifier.start, modifier.end, text_of(record, modifier), record.text)
     course.count_lookup()
     judged = await _check_domain(course, await expand_name(course, modifier.value, domain))
     if judged.result is Result.NONE:
@@ -201,7 +201,7 @@ async def _explain(course: Course, judged: _Judged) -> str:
         return ""
     for term in record.terms:
         if isinstance(term, Modifier) and term.name == "exp":
-            draft = course.begin(judged.domain, term.start, term.end, record.text[term.start : term.end], record.text)
+            draft = course.begin(judged.domain, term.start, term.end, text_of(record, term), record.text)
             draft.depth = 1
             text, verdict = await _explanation(course, judged.domain, term.value)
             course.finish(verdict)

@@ -12,7 +12,7 @@ from ipaddress import IPv4Network, IPv6Network
 
 from agent.spf.hints import NAMES
 from agent.spf.ranges import DOCUMENTATION, Network, is_publishable, kind_of, literal
-from agent.spf.record import VERSION, Mechanism, Modifier, Record, is_record
+from agent.spf.record import VERSION, Mechanism, Modifier, Record, is_record, text_of
 from agent.spf.terms import meaning_of
 
 CRITICAL, ERROR, WARNING, INFO, UNKNOWN = "critical", "error", "warning", "info", "unknown"
@@ -90,11 +90,6 @@ def lint_published(texts: Sequence[str], of_type_spf: bool = False) -> tuple[Rem
 def is_meant(text: str) -> bool:
     """Return whether a TXT record is, or was perhaps meant to be, an SPF record."""
     return bool(LOOKS_LIKE.match(text))
-
-
-def text_of(record: Record, term: Mechanism | Modifier) -> str:
-    """Return a term as written."""
-    return record.text[term.start : term.end]
 
 
 def _version(text: str) -> Remark:

@@ -1,6 +1,6 @@
 """Macros of SPF (RFC 7208, section 7): their grammar and their expansion. Pure; `%{p}` asks who calls.
 
-It never looks anything up by itself and never raises for what a record says: text is checked by `is_macro_string`
+It never looks anything up by itself and never raises for what a record says: text is checked by `fault_of`
 before it is expanded.
 """
 
@@ -16,7 +16,6 @@ EXPLANATION = re.compile(rf"(?:[\x20-\x24\x26-\x7e]+|{MACRO.pattern})*", re.IGNO
 ONLY_EXPLAINING = "crt"
 PLAIN = {"%": "%", "_": " ", "-": "%20"}
 UNRESERVED = "-._~"
-NOT_TRANSFORMED = ("", "", "", "")
 LONGEST_NAME = 253
 
 Validated = Callable[[], Awaitable[str]]

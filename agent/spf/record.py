@@ -87,6 +87,11 @@ def is_record(text: str) -> bool:
     return text[:6].lower() == VERSION and text[6:7] in ("", " ")
 
 
+def text_of(record: Record, term: Mechanism | Modifier) -> str:
+    """Return a term as written."""
+    return record.text[term.start : term.end]
+
+
 def parse(text: str, hints: bool = True) -> Record:
     """Return the record that `text` is. Never raises: what is wrong is in its `faults`.
 

@@ -22,7 +22,7 @@ import dns.rcode
 import dns.rdatatype
 import dns.resolver
 
-from agent.spf.answers import Answer, Outcome, ServerAnswer
+from agent.spf.answers import CUT_OFF, Answer, Outcome, ServerAnswer
 from agent.spf.kept import Kept
 from agent.spf.servers import PORT, Server
 from agent.spf.session import Budget, Session
@@ -263,7 +263,7 @@ async def _send(server: Server, question: _Message, seconds: float) -> _Message:
         try:
             response = await dns.asyncquery.tcp(question, **address)
         except (OSError, EOFError) as problem:
-            raise _FailedError(f"its answer is cut off, and over TCP: {_words(problem)}") from None
+            raise _FailedError(f"{CUT_OFF}: {_words(problem)}") from None
     assert isinstance(response, _Message)
     return response
 

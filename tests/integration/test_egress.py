@@ -291,6 +291,7 @@ def test_a_rule_that_is_not_understood_makes_it_unknown_and_shows_what_was_seen(
     assert found.translation and found.translation.verdict is Verdict.UNKNOWN and found.seen == ()
     assert found.translation.observed == ("203.0.113.200",)
     assert "table ip n" in found.unseen
+    assert found.unseen.endswith("; its last connections left as 203.0.113.200")
     assert way(net, 4, public_addresses=["203.0.113.200", "2001:db8:1::10"]).seen == ("203.0.113.200",)
 
 

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from agent.checks.exim import AGAIN, Tools, run
+from agent.checks.exim import AGAIN, ROLES, Tools, run
 from agent.checks.exim.facts import SUBJECTS, Facts, Named
 from agent.checks.exim.faults import judge
 from agent.checks.exim.names import is_full_name
+from agent.cli.blocks import write
+from agent.cli.exim import screen
 from agent.host.mail.exim import Exim, Transport
 from agent.host.mail.exim_config import CHOICES, GENERATED, OVERRIDE, Choices
 from agent.host.mail.exim_interfaces import Lost
@@ -44,7 +46,7 @@ def named(
     verdict: Verdict, *roles: str, name: str = "example.org", words: str = "", mx: bool = False, back: bool = False
 ) -> Named:
     hosts = MX if verdict is Verdict.REMOTE else ()
-    return Named(roles, Route(name, verdict, words, "dnslookup", "remote_smtp", hosts, mx), back)
+    return Named(roles, Route(name, verdict, words, "remote_smtp", hosts, mx), back)
 
 
 def only(facts: Facts) -> tuple[Finding, dict[str, Any]]:
@@ -349,3 +351,12 @@ def test_an_exim_that_cannot_be_asked_is_an_error_and_no_finding(host: Host) -> 
     tools = replace(Machine({}).tools, ask=lambda argv: done("", 1))
     with pytest.raises(AgentError):
         run(host, Request("exim", NOW), tools)
+
+
+def test_the_screen_fits_80_columns_with_one_name_in_every_role(host: Host) -> None:
+    result = check(host, Machine({"host1.example.org": LOCAL, "host1": LOCAL}))
+    detail = result.detail
+    detail["names"] = [detail["names"][0] | {"roles": list(ROLES), "name": "mx1.customers.example.org"}]
+    findings = [shown(finding) for finding in result.findings]
+    printed = write(screen({"v": 1, "findings": findings, "detail": {"exim": detail}, "unseen": []}))
+    assert max(map(len, printed.splitlines())) <= 80 and ", ".join(ROLES)[:20] in printed

@@ -1,7 +1,7 @@
 """The check `exim`: does exim still know its own names, and is what its files say what it does?
 
 Asks exim itself, as exim's user, in a worker (DESIGN rules 5 and 9); it changes nothing. The judgement is in
-`exim_faults`; the repair, which the daemon never does, in `agent.repair`.
+`faults`; the repair, which the daemon never does, in `agent.repair`.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,7 +1,7 @@
 """What is wrong with exim's idea of itself: facts in, findings out. Pure: it asks and reads nothing.
 
 Each finding says in its advice the command or the line that mends it, and in its evidence what a repair needs. What
-is not known is no finding (DESIGN rule 7). Here is what concerns files; names are judged in `exim_names`.
+is not known is no finding (DESIGN rule 7). Here is what concerns files; names are judged in `names`.
 """
 
 import re

@@ -16,13 +16,10 @@ from agent.spf.evaluate import Answer, Evaluation, Outcome, Query, Resolver, che
 from agent.spf.mend import Question
 from agent.spf.ranges import Address
 from agent.spf.record import Record, Result, is_record, parse
-from agent.spf.resolver import Authoritative, Recursive
+from agent.spf.resolver import SECONDS, Authoritative, Recursive
 from agent.spf.servers import parse_server
 from agent.spf.session import Budget
 
-SECONDS = 20.0
-CUT_OFF = "its answer is cut off, and over TCP"
-"""How the resolver's reason begins for a server whose answer fits no datagram and who refuses TCP."""
 NOT_ASKED: Answer[str] = Answer(Outcome.FAILED)
 NOWHERE = Reach()
 COMPARED = 200

@@ -10,9 +10,10 @@ from hashlib import sha256
 from ipaddress import ip_address
 from typing import Any
 
-from agent.checks.spf.lookups import CUT_OFF, Looked, spf_of
+from agent.checks.spf.lookups import Looked, spf_of
 from agent.model import contract
 from agent.model.errors import AgentError
+from agent.spf.answers import CUT_OFF
 from agent.spf.drift import Failures, Views
 from agent.spf.evaluate import Outcome
 from agent.spf.record import Result

@@ -14,7 +14,7 @@ from agent.model.contract import printable, stamp
 from agent.model.findings import Finding, Severity
 from agent.spf.causes import ORDER
 from agent.spf.drift import Cell, Judgement, Source, Views
-from agent.spf.lint import CRITICAL, ERROR, WARNING, Remark
+from agent.spf.lint import CRITICAL, ERROR, LONGEST_STRING, WARNING, Remark
 
 CHECK = "spf"
 SOURCES = "sources"
@@ -30,7 +30,6 @@ NOT_BY_RECORD = (
     "type-spf",
 )
 """What no other text would mend."""
-LONGEST_STRING = 255
 SHOWN = 4096
 MOST_REMARKS = 20
 

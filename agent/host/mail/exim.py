@@ -23,9 +23,6 @@ ASKED = (
     "qualify_domain",
     "smtp_active_hostname",
     "disable_ipv6",
-    "local_interfaces",
-    "log_selector",
-    "untrusted_set_sender",
     "+local_domains",
     "config_file",
     "transports",
@@ -52,7 +49,6 @@ class Transport:
     interface: str = ""
     helo_data: str = ""
     return_path: str = ""
-    headers_rewrite: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +65,7 @@ class Exim:
     primary_hostname: str = ""
     qualify_domain: str = ""
     disable_ipv6: bool = False
-    local_interfaces: str = ""
     local_domains: str = ""
-    log_selector: str = ""
-    untrusted_set_sender: str = ""
     config_file: str = ""
     helo: str = ""
     transports: tuple[Transport, ...] = ()
@@ -122,10 +115,7 @@ def _exim(host: Host, said: dict[str, str], transports: tuple[Transport, ...], c
         primary_hostname=primary,
         qualify_domain=said.get("qualify_domain", ""),
         disable_ipv6=said.get("disable_ipv6") == "true",
-        local_interfaces=said.get("local_interfaces", ""),
         local_domains=said.get("local_domains", ""),
-        log_selector=said.get("log_selector", ""),
-        untrusted_set_sender=said.get("untrusted_set_sender", ""),
         config_file=said.get("config_file", ""),
         helo=helo_of(sending(transports, kind), primary, said.get("smtp_active_hostname", "")),
         transports=transports,
@@ -154,7 +144,7 @@ def parse_transports(text: str) -> tuple[Transport, ...]:
     """Return those of the transports that `exim4 -bP transports` printed that speak SMTP to others. Pure."""
     parts = TRANSPORT.split(text[:LONGEST_ANSWER])
     blocks = [(name, parse_options(body)) for name, body in zip(parts[1::2], parts[2::2], strict=True)]
-    options = ("interface", "helo_data", "return_path", "headers_rewrite")
+    options = ("interface", "helo_data", "return_path")
     return tuple(
         Transport(name, *(said.get(option, "") for option in options))
         for name, said in blocks[:MOST_NAMES]
@@ -183,10 +173,14 @@ def _with_domains(exim: Exim, rewritten: Sequence[str]) -> Exim:
     choices = exim.choices
     hidden = exim.kind in ("smarthost", "satellite") and choices is not None and choices.hide_mailname
     readhost = [choices.readhost] if hidden and choices else []
-    own = [exim.primary_hostname if item == "@" else item for item in items_of(exim.local_domains)]
-    names = [exim.qualify_domain, *readhost, *rewritten, *own]
+    names = [exim.qualify_domain, *readhost, *rewritten, *own_domains(exim)]
     domains = [name.lower() for name in names if NAME.fullmatch(name) and name.lower() != "localhost"]
     return replace(exim, envelope_domains=tuple(dict.fromkeys(domains))[:MOST_NAMES])
+
+
+def own_domains(exim: Exim) -> list[str]:
+    """Return the items of local_domains, `@` being the host's own name. Pure."""
+    return [exim.primary_hostname if item == "@" else item for item in items_of(exim.local_domains)]
 
 
 def read_rewritten(host: Host) -> tuple[str, ...]:

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from agent.host.mail.exim import PROGRAM, Ask, Exim
-from agent.host.mail.exim_config import NAME, items_of
+from agent.host.mail.exim import PROGRAM, Ask, Exim, own_domains
+from agent.host.mail.exim_config import NAME
 from agent.model.contract import printable
 from agent.model.errors import AgentError
 from agent.spawn import Done
@@ -39,7 +39,6 @@ class Route:
     name: str
     verdict: Verdict
     words: str = ""
-    router: str = ""
     transport: str = ""
     hosts: tuple[tuple[str, str], ...] = ()
     mx: bool = False
@@ -94,11 +93,11 @@ def _routed(exim: Exim, name: str, lines: Sequence[str]) -> Route:
     router, transport = printable(routed[1]), printable(routed[2])
     words = f"router {router}, transport {transport}"
     if transport not in {item.name for item in exim.transports} or is_listed(exim, name):
-        return Route(name, Verdict.LOCAL, words, router, transport)
+        return Route(name, Verdict.LOCAL, words, transport)
     found = [(HOST.match(line), " MX=" in line) for line in lines[1 : MOST_HOSTS + 1]]
     hosts = [(match, mx) for match, mx in found if match]
     pairs = tuple((printable(match[1]), match[2]) for match, _ in hosts)
-    return Route(name, Verdict.REMOTE, words, router, transport, pairs, any(mx for _, mx in hosts))
+    return Route(name, Verdict.REMOTE, words, transport, pairs, any(mx for _, mx in hosts))
 
 
 def _refused(exim: Exim, name: str, rest: str) -> Route:
@@ -115,7 +114,7 @@ def _refused(exim: Exim, name: str, rest: str) -> Route:
 
 def is_listed(exim: Exim, name: str) -> bool | None:
     """Return whether local_domains has `name`; None where only exim can tell. Pure."""
-    items = [exim.primary_hostname if item == "@" else item for item in items_of(exim.local_domains)]
+    items = own_domains(exim)
     if not items or not all(re.fullmatch(r"\*?[A-Za-z0-9.-]+|\*", item) for item in items):
         return None
     return any(_matches(item.lower(), name.lower()) for item in items)

@@ -209,7 +209,8 @@ def what_is_seen(
     """
     outside = translation.address or source
     if translation.verdict is Verdict.UNKNOWN:
-        return public, "" if public else f"{source} may be rewritten on its way out: {translation.reason}"
+        lately = f"; its last connections left as {', '.join(translation.observed)}" if translation.observed else ""
+        return public, "" if public else f"{source} may be rewritten on its way out: {translation.reason}{lately}"
     if sort_of(outside) not in INSIDE or sort_of(destination) in INSIDE:
         return (outside,), ""
     if public:
