@@ -12,6 +12,7 @@ from agent.model.events import Checked
 from agent.model.topics import Topic
 
 DEBOUNCE = timedelta(seconds=0.5)
+PATIENCE = timedelta(seconds=2)
 MOST = 20
 SPAN = timedelta(minutes=1)
 AFTER_TROUBLE = timedelta(minutes=5)
@@ -55,11 +56,17 @@ class Apart:
                 item.pending = True
                 self._wake(f"check {name}", soonest(item.begun, now))
 
-    def due(self, what: str, now: datetime) -> None:
-        """A time has come that was asked for: `check NAME` begins it, `again NAME` has it wanted once more."""
+    def due(self, what: str, now: datetime, unpacking: bool = False) -> None:
+        """A time has come that was asked for: `check NAME` begins it, `again NAME` has it wanted once more.
+
+        unpacking: dpkg is at work. What looks at libraries waits for its end: half of them would be the old ones.
+        """
         why, _, name = what.partition(" ")
         if why == "again":
             self.want((name,), now)
+            return
+        if unpacking and Topic.LINKING in CHECKS[name].topics:
+            self._wake(what, now + PATIENCE)
             return
         item = self._rounds[name]
         item.pending = False

@@ -110,7 +110,7 @@ class Corridor:
             case Due(what="resume"):
                 self._unended = self.store.memory().unended
             case Due():
-                self._apart.due(event.what, event.at)
+                self._apart.due(event.what, event.at, unpacking=bool(self.busy_with_packages()))
             case Asked():
                 self._take_errand(event)
             case Looked():
@@ -173,7 +173,7 @@ class Corridor:
         """Put the new verdicts in the place of the old; a check that could not be run keeps its last one."""
         now = datetime.now(UTC)
         before = self.board.take(looked.results, now)
-        telling.findings(self.doors.tell, before, self.view.findings, looked, now)
+        telling.findings(self.doors.tell, before, self.view, looked, now)
         self.agenda.wake("look", min((result.again_at for result in looked.results if result.again_at), default=None))
         self.units = looked.units
         ran = {result.check for result in looked.results}

@@ -109,10 +109,10 @@ async def _open(corridor: Corridor, doors: Doors, watchers: Watchers) -> AsyncIt
     doors.watch = FileWatch(corridor.put, corridor.complain)
     doors.watch.start(loop)
     kernel = KernelWatch(corridor.put, handed_in())
-    kernel.start(loop)
     telling = asyncio.create_task(doors.notifier.run())
     service = Service(Requests(corridor, watchers).methods(), __version__, _readers())
     try:
+        kernel.start(loop)
         async with service.serving():
             doors.ready()
             yield

@@ -30,13 +30,13 @@ def _change(change: Change) -> str:
     return f"{change.package} {change.old or 'new'} → {change.new or 'removed'}"
 
 
-def findings(tell: Tell, before: View, found: Sequence[Finding], looked: Looked, now: datetime) -> None:
-    """Tell what is stale, deferred, identical or waits for a reboot where that is new.
+def findings(tell: Tell, before: View, after: View, looked: Looked, now: datetime) -> None:
+    """Tell what is stale, deferred, identical or waits for a reboot where that is new, and nobody silenced it.
 
     That is: first seen `now`, or put otherwise in `before`.
     """
     known = {finding.id: _news(finding) for finding in before.findings}
-    for finding in found:
+    for finding in told(after):
         changed = known.get(finding.id, _news(finding)) != _news(finding)
         if not changed and finding.since != now:
             continue
@@ -44,7 +44,7 @@ def findings(tell: Tell, before: View, found: Sequence[Finding], looked: Looked,
             _stale(tell, finding.evidence)
         elif finding.check == "reboot":
             _reboot(tell, finding.summary, finding.evidence)
-    if looked.transaction and not any(finding.check == "libraries" for finding in found):
+    if looked.transaction and not any(finding.check == "libraries" for finding in after.findings):
         tell("nothing-stale", transaction=looked.transaction.id)
     same = [result.detail.get("identical", {}) for result in looked.results if result.check == "libraries"]
     identical: dict[str, list[str]] = same[0] if same else {}

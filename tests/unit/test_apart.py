@@ -6,7 +6,7 @@ import pytest
 
 from agent.checks.registry import CHECKS, Check
 from agent.daemon import apart
-from agent.daemon.apart import AFTER_TROUBLE, DEBOUNCE, MOST, SPAN, Apart, soonest
+from agent.daemon.apart import AFTER_TROUBLE, DEBOUNCE, MOST, PATIENCE, SPAN, Apart, soonest
 from agent.model.errors import AgentError, Kind
 from agent.model.events import Checked
 from agent.model.findings import CheckResult
@@ -54,6 +54,20 @@ def test_what_moves_during_a_run_makes_another(scene: Scene) -> None:
     assert scene.wakes["check mail"] == NOW + DEBOUNCE
     scene.apart.due("check mail", NOW + DEBOUNCE)
     assert scene.begun == ["mail", "mail"]
+
+
+def test_what_looks_at_libraries_waits_until_dpkg_is_done(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CHECKS, "mail", Check("mail", frozenset({Topic.LINKING})))
+    scene.apart.touch(Topic.LINKING, NOW)
+    scene.apart.due("check mail", NOW, unpacking=True)
+    assert not scene.begun and scene.apart.is_busy and scene.wakes["check mail"] == NOW + PATIENCE
+    scene.apart.due("check mail", NOW + PATIENCE)
+    assert scene.begun == ["mail"]
+
+
+def test_others_do_not_wait_for_dpkg(scene: Scene) -> None:
+    scene.apart.due("check mail", NOW, unpacking=True)
+    assert scene.begun == ["mail"]
 
 
 def test_a_check_is_run_again_when_it_wants_to_be_and_sooner_where_it_failed(scene: Scene) -> None:

@@ -1,6 +1,7 @@
 """What a reboot would bring into effect: judged, worded, and told to nobody where it is not known."""
 
 import os
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from agent.model.errors import AgentError
 from agent.model.events import Looked
 from agent.model.facts import Host, Transaction
 from agent.model.findings import CheckResult, Confidence, Finding, Request
+from agent.model.memory import Silence, SilenceKind
 from agent.model.view import Phase, View
 from tests.unit.small_root import CPUINFO, booted, bzimage, intel, proc, put
 
@@ -284,12 +286,23 @@ def test_a_hostile_list_leaves_one_short_line(host: Host) -> None:
 # The journal
 
 
-def told(before: tuple[Finding, ...], found: tuple[Finding, ...]) -> list[tuple[str, dict[str, Any]]]:
+def told(
+    before: tuple[Finding, ...], found: tuple[Finding, ...], *silences: Silence
+) -> list[tuple[str, dict[str, Any]]]:
     said: list[tuple[str, dict[str, Any]]] = []
     done = Transaction(1, NOW, NOW, "apt", "", (), ())
     view = View(Phase.IDLE, "auto", before)
-    telling.findings(lambda kind, **fields: said.append((kind, fields)), view, found, Looked((), done), NOW)
+    after = replace(view, findings=found, silences=silences)
+    telling.findings(lambda kind, **fields: said.append((kind, fields)), view, after, Looked((), done), NOW)
     return said
+
+
+def test_the_journal_does_not_hear_of_what_somebody_silenced(host: Host) -> None:
+    boot(host, OLD.release, OLD.version)
+    install(host, (NEW.package, NEW.version))
+    finding = replace(only(check(host))[0], since=NOW)
+    silence = Silence(finding.id, SilenceKind.ACK, "known", 0, NOW, None)
+    assert "reboot-needed" in dict(told((), (finding,))) and "reboot-needed" not in dict(told((), (finding,), silence))
 
 
 def test_the_journal_hears_of_a_reboot_once_and_again_when_it_is_for_something_newer(host: Host) -> None:
