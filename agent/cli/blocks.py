@@ -9,6 +9,8 @@ from datetime import datetime
 
 WIDTH = 80
 INDENT = 2
+NARROWEST = 24
+"""Columns for the last one of a table: where there are fewer, it stands below its row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,34 +58,48 @@ def write(blocks: list[Block], width: int = WIDTH) -> str:
 def _lines(block: Block, width: int) -> list[str]:
     match block:
         case Line():
-            return [part for piece in block.text.split("\n") for part in wrap(piece, width)]
+            return wrap(block.text, width)
         case Entry():
             return [f"{'':{INDENT}}{block.subject}", *entry_lines(block, width)]
         case Table():
-            return _table_lines(block, width)
+            return table_lines(block, width)
 
 
 def entry_lines(entry: Entry, width: int) -> list[str]:
     """Return what stands below the subject of an entry; a command is never broken, so that it can be copied."""
     margin = " " * (2 * INDENT)
-    body = [f"{margin}{part}" for piece in entry.text.split("\n") for part in wrap(piece, width - len(margin))]
+    body = [f"{margin}{part}" for part in wrap(entry.text, width - len(margin))]
     return [*body, f"{margin}→ {entry.command}"] if entry.command else body
 
 
 def wrap(text: str, width: int) -> list[str]:
-    """Return `text` in lines; words with hyphens (units, versions) stay whole."""
-    indent = text[: len(text) - len(text.lstrip())]
-    return textwrap.wrap(text, width, subsequent_indent=indent, break_on_hyphens=False) or [""]
+    """Return `text` in lines, where it has its own as well; words with hyphens (units, versions) stay whole."""
+    return [part for line in text.split("\n") for part in _wrap(line, width)]
 
 
-def _table_lines(table: Table, width: int) -> list[str]:
-    cells = (table.columns, *table.rows)
-    widths = [max(len(row[number]) for row in cells) for number in range(len(table.columns) - 1)]
-    room = max(width - sum(widths) - 2 * len(widths) - INDENT, 24)
+def _wrap(line: str, width: int) -> list[str]:
+    indent = line[: len(line) - len(line.lstrip())]
+    return textwrap.wrap(line, width, subsequent_indent=indent, break_on_hyphens=False) or [""]
+
+
+def is_crowded(table: Table, width: int) -> bool:
+    """Return whether the other columns leave too little room for the last one, which then stands below its row."""
+    return width - sum(size + 2 for size in _widths(table)) - INDENT < NARROWEST
+
+
+def _widths(table: Table) -> list[int]:
+    return [max(map(len, column)) for column in list(zip(table.columns, *table.rows, strict=True))[:-1]]
+
+
+def table_lines(table: Table, width: int) -> list[str]:
+    """Return a table as plain text."""
+    widths, below = _widths(table), is_crowded(table, width)
+    margin = 2 * INDENT if below else INDENT + sum(size + 2 for size in widths)
     lines = ["", f"{table.title}:"]
-    for row in cells:
+    for row in (table.columns, *table.rows):
         left = "".join(f"{cell:<{size}}  " for cell, size in zip(row, widths, strict=False))
-        wrapped = [part for piece in row[-1].split("\n") for part in wrap(piece, room)]
-        lines.append(f"{'':{INDENT}}{left}{wrapped[0]}".rstrip())
-        lines += [f"{'':{INDENT}}{'':{len(left)}}{part}" for part in wrapped[1:]]
+        wrapped = wrap(row[-1], width - margin)
+        head = "" if below else wrapped.pop(0)
+        lines.append(f"{'':{INDENT}}{left}{head}".rstrip())
+        lines += [f"{'':{margin}}{part}".rstrip() for part in wrapped if part]
     return lines

@@ -62,7 +62,7 @@ def why(facts: Data) -> list[Block]:
 
 
 def _tone(facts: Data) -> str:
-    return str(facts["severity"]) if facts["verdict"] not in ("ok", "ok-unchanged", "not-mkl", "info") else ""
+    return "" if facts["severity"] == "info" else str(facts["severity"])
 
 
 def _listed(title: str, lines: Iterable[str]) -> list[Block]:

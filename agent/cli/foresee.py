@@ -21,7 +21,7 @@ from agent.host.units import read_units
 from agent.model import contract
 from agent.model.errors import AgentError, Exit
 from agent.model.facts import Host
-from agent.model.findings import Finding, Request, StaleUnit
+from agent.model.findings import Request, StaleUnit
 from agent.model.restarts import OWN_UNIT, Disposition
 from agent.model.view import plan_json
 from agent.restart.plan import make_plan
@@ -41,13 +41,12 @@ def plan(options: Namespace) -> int:
     shown = plan_json(replace(foreseen, agent=OWN_UNIT in {item.unit for item in stale}))
     unseen = [contract.printable(line) for line in found.unseen]
     data = {"v": 1, "plan": shown, "findings": [contract.finding(item) for item in found.findings], "unseen": unseen}
-    lines = [Line(f"not restarted: {line}") for line in _others(found.findings)]
+    lines = [Line(f"not restarted: {line}") for line in _others(stale)]
     emit(options, data | found.detail, [*records.plan(shown), *lines, *(Line(f"not seen: {line}") for line in unseen)])
     return Exit.FINDINGS if stale else Exit.CLEAN
 
 
-def _others(findings: Sequence[Finding]) -> list[str]:
-    stale = [finding.evidence for finding in findings if isinstance(finding.evidence, StaleUnit)]
+def _others(stale: Sequence[StaleUnit]) -> list[str]:
     return [
         contract.printable(f"{item.unit}: {item.reason}")
         for item in stale

@@ -14,7 +14,7 @@ from posixpath import basename, dirname
 from typing import Any
 
 from agent.checks.numpy import environments, look_of, mounts_of, order_of, tell, wording
-from agent.checks.numpy.environments import Known
+from agent.checks.numpy.environments import Known, Order
 from agent.checks.numpy.judged import Judged, interpreter, judge_all
 from agent.checks.numpy.users import Users, look_at_users
 from agent.cli import environments as shown
@@ -99,7 +99,7 @@ def numpy_predict(options: Namespace) -> int:
     """Print what another MKL, put in the place of the one that each environment uses now, would do to it."""
     host = _host(options)
     directory = _find_mkl(host, options.mkl)
-    found = [_judge_named(host, options.environment)] if options.environment else _search_all(host)[1]
+    found = [_judge_named(host, options.environment)] if options.environment else _search_all(host)[2]
     bound = [item for item in found if item.verdict.marks]
     look = look_of(host, mounts_of(host))
     used = {dirname(path) for item in bound for path in item.verdict.marks if "libmkl" in basename(path)}
@@ -164,12 +164,11 @@ def user_for(environment: Environment) -> str:
 
 
 def _search(host: Host) -> CheckResult:
-    known, judged, sentences = _search_all(host)
-    request = Request(wording.CHECK, datetime.now(UTC))
-    return tell(host, judged, known, order_of(host, request, Users()), sentences)
+    known, order, judged, sentences = _search_all(host)
+    return tell(host, judged, known, order, sentences)
 
 
-def _search_all(host: Host) -> tuple[Known, list[Judged], tuple[str, ...]]:
+def _search_all(host: Host) -> tuple[Known, Order, list[Judged], tuple[str, ...]]:
     """Return the environments of the host and the verdicts on them; say where it is to a person who waits."""
     mounts = mounts_of(host)
     users = look_at_users(host)
@@ -177,7 +176,7 @@ def _search_all(host: Host) -> tuple[Known, list[Judged], tuple[str, ...]]:
     known = environments.search(host, mounts, Known(), order, PATIENT, _say)
     _say("")
     judged, sentences = judge_all(lambda: look_of(host, mounts), known.environments, users)
-    return known, judged, sentences
+    return known, order, judged, sentences
 
 
 def _say(root: str) -> None:

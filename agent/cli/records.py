@@ -39,7 +39,8 @@ def plan(data: dict[str, Any]) -> list[Block]:
     if steps:
         rows = [(str(number), step["unit"], _before(step), _because(step)) for number, step in steps]
         blocks.append(_table("Would be restarted, wave by wave", ("wave", "unit", "away for", "why"), rows, 2))
-        if known := [step["expected"] for _, step in steps if step.get("expected") is not None]:
+        known = [step["expected"] for _, step in steps if step.get("expected") is not None]
+        if len(known) > 1:
             blocks.append(Line(f"Each of the {len(known)} that were restarted before was away for {_longest(known)}."))
     if data["manager"]:
         blocks.append(Line("Then PID 1 re-executes itself (systemctl daemon-reexec): no service stops for it."))

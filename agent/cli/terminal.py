@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from agent.cli.blocks import INDENT, Block, Entry, Line, Table, entry_lines, wrap
+from agent.cli.blocks import INDENT, Block, Entry, Line, Table, entry_lines, is_crowded, table_lines, wrap
 
 STYLES = {"critical": "bold red", "error": "red", "warning": "yellow", "info": "cyan", "unknown": "magenta"}
 STYLES |= {"fresh": "green", "bad": "red", "note": "yellow"}
@@ -22,10 +22,12 @@ def show(blocks: list[Block], stream: TextIO | None = None) -> None:
     for block in blocks:
         match block:
             case Line():
-                for line in (part for piece in block.text.split("\n") for part in wrap(piece, width)):
+                for line in wrap(block.text, width):
                     console.print(Text(line, style=STYLES.get(block.tone, "")), soft_wrap=True)
             case Entry():
                 _entry(console, block, width)
+            case Table() if is_crowded(block, width):
+                console.print(Text("\n".join(table_lines(block, width))), soft_wrap=True)
             case Table():
                 console.print(Text(f"\n{block.title}:"), _table(block), sep="\n", width=width)
 

@@ -79,8 +79,7 @@ class Around:
     environment: LD_LIBRARY_PATH, LD_BIND_NOW, MKL_INTERFACE_LAYER, MKL_THREADING_LAYER of the unit or host.
     previous: `Verdict.marks` of the run before. manager: who provides MKL inside of this environment: `pip`, `conda`,
     or nobody. owners: real path of an MKL file → (package, version). old_mappings: who still runs a replaced MKL.
-    openmp: real paths of the OpenMP runtimes that other packages of the environment bring. directories: where else an
-    MKL lies.
+    openmp: real paths of the OpenMP runtimes that other packages of the environment bring.
     """
 
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -90,7 +89,6 @@ class Around:
     built: Built = Built()
     old_mappings: tuple[str, ...] = ()
     openmp: tuple[str, ...] = ()
-    directories: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

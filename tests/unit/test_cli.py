@@ -178,6 +178,19 @@ def test_a_person_sees_the_same_in_80_columns(monkeypatch: pytest.MonkeyPatch) -
         assert word in text
 
 
+@pytest.mark.parametrize("as_person", [False, True])
+def test_a_table_without_room_for_its_last_column_has_that_below_the_row(as_person: bool) -> None:
+    hint = "the unit is active and nothing answers on its port; journalctl -u systemd-networkd-wait-online@eth0.service"
+    row = ("systemd-networkd-wait-online@eth0.service", "probe-failed", "12.5 s", hint)
+    table = blocks.Table("Restarts", ("unit", "result", "took", "note"), (row,))
+    stream = io.StringIO()
+    if as_person:
+        terminal.show([table], stream)
+    text = stream.getvalue() if as_person else blocks.write([table])
+    assert max(map(len, text.splitlines())) <= 80 and " ".join(text.split()).endswith(hint)
+    assert all(word in text for word in hint.split()), "a word was broken"
+
+
 def test_a_name_from_outside_is_never_markup() -> None:
     stream = io.StringIO()
     terminal.show([blocks.Line("[bold]not bold[/bold] [link=file:///etc/passwd]x")], stream)

@@ -77,6 +77,13 @@ def test_an_environment_is_described_from_names_and_metadata_alone(tmp_path: Pat
     assert environment.problems == ()
 
 
+def test_a_package_that_requires_far_too_much_is_quoted_in_part(tmp_path: Path) -> None:
+    place = venv(tmp_path, "/srv/app")
+    put(place, "mkl_fft/.keep")
+    put(place, "mkl_fft-1.3.14.dist-info/METADATA", "Requires-Dist: mkl >=2026.1\n" * 1000)
+    assert len(only(tmp_path).requires) == 10
+
+
 def test_conda_says_its_own_versions(tmp_path: Path) -> None:
     for name in ("mkl-2023.1.0-h213fc3f_46344", "python-3.11.9-h955ad1f_0", "intel-openmp-2023.1.0-h1_0"):
         put(tmp_path, f"/opt/conda/conda-meta/{name}.json")

@@ -51,9 +51,7 @@ class Judged:
     @property
     def worst(self) -> Verdict:
         """Return the verdict that counts."""
-        return (
-            self.verdict if not self.units else worst((self.verdict, *(verdict for _, verdict in self.units.values())))
-        )
+        return worst((self.verdict, *(verdict for _, verdict in self.units.values())))
 
 
 @dataclass(frozen=True, slots=True)

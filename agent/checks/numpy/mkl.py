@@ -35,7 +35,7 @@ def read_facts(reading: Reading, module: str, scope: Scope, around: facts.Around
     bound = _is_bound(closure)
     load = _load(reading, closure, bound)
     opened = dict(_opened(reading, closure, load, scope, around, cpu)) if bound else {}
-    present = _present(reading, closure, scope, around) if bound or closure.missing else ()
+    present = _present(reading, closure, scope) if bound or closure.missing else ()
     alternatives = (facts.Alternative(item.name, item.target, item.exists) for item in reading.alternatives)
     return facts.Facts(module, load, opened, present, tuple(alternatives), cpu, around)
 
@@ -112,7 +112,7 @@ def _paths(reading: Reading, item: facts.Wanted, loader: Library, scope: Scope) 
     yield from search(item.name, loader.loader, scope, reading.system)
 
 
-def _present(reading: Reading, closure: Closure, scope: Scope, around: facts.Around) -> tuple[str, ...]:
+def _present(reading: Reading, closure: Closure, scope: Scope) -> tuple[str, ...]:
     """Return the MKL files of any release in all directories that are searched for what is loaded or missing."""
     searched = (place for library in closure.libraries[:8] for place in directories(library.loader, scope))
     cached = (
@@ -120,5 +120,5 @@ def _present(reading: Reading, closure: Closure, scope: Scope, around: facts.Aro
     )
     moved = scope.instead.values()
     real = (posixpath.dirname(library.real) for library in closure.libraries if linkage.part_of(library.real))
-    places = dict.fromkeys((*searched, *cached, *real, *moved, *around.directories))
+    places = dict.fromkeys((*searched, *cached, *real, *moved))
     return read_mkl_in(reading, (place for place in places if place not in scope.instead))

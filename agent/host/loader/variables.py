@@ -19,7 +19,7 @@ from agent.spawn import run
 
 FILE = "/etc/environment"
 """Read by pam_env at each login, and for cron; not for services."""
-WANTED = re.compile(r"LD_LIBRARY_PATH|LD_BIND_NOW|LD_PRELOAD|MKL_[A-Z_]{1,60}")
+WANTED = re.compile(r"LD_LIBRARY_PATH|LD_BIND_NOW|MKL_[A-Z_]{1,60}")
 LONGEST_VALUE = 4096
 MOST_UNITS = 200
 MOST_FILES = 20

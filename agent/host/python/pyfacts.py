@@ -10,6 +10,7 @@ import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from errno import EACCES, ELOOP, ENOENT, ENOTDIR
+from itertools import islice
 
 from agent.host.beneath import LOOK, Stamp, list_beneath, open_beneath, read_beneath, read_stamp
 
@@ -113,7 +114,7 @@ def read_environment(descriptor: int, prefix: str, site: str) -> Environment | N
         scipy=packages.get("scipy", ""),
         mkl=packages.get("mkl", "") or conda.get("mkl", ""),
         manager="pip" if "mkl" in packages else "conda" if "mkl" in conda else "",
-        requires=tuple(_required(descriptor, inner, names)),
+        requires=tuple(islice(_required(descriptor, inner, names), MOST_REQUIRED)),
         modules=modules,
         problems=problems,
         marks=((inner, own), *beside.items()),
@@ -186,13 +187,11 @@ def _python(site: str, settings: Mapping[str, str], conda: Mapping[str, str], mo
 
 def _required(descriptor: int, inner: str, names: Iterable[str]) -> Iterator[str]:
     """Yield what the packages of interest require of MKL, as they write it."""
-    left = MOST_REQUIRED
     for name in sorted(name for name in names if name.endswith(".dist-info") and name.partition("-")[0] in USERS):
         text = read_beneath(descriptor, f"{inner}/{name}/METADATA", LARGEST_TEXT) or b""
         lines = text.partition(b"\n\n")[0].split(b"\n") if b"Requires-Dist:" in text else []
         for found in filter(None, map(_REQUIRED.match, lines)):
-            if left := left - 1:
-                yield f"{name.partition('-')[0]}: {os.fsdecode(found[1])[:LONGEST_WORD]}"
+            yield f"{name.partition('-')[0]}: {os.fsdecode(found[1])[:LONGEST_WORD]}"
 
 
 def _read_modules(descriptor: int, inner: str, names: frozenset[str]) -> tuple[tuple[Module, ...], tuple[str, ...]]:
