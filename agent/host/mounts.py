@@ -6,7 +6,8 @@ path is judged by its text first, and then entered from its mount on, over no ot
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from errno import EREMOTE
 
@@ -68,8 +69,9 @@ def mounts_below(mounts: Mounts, roots: Sequence[str]) -> list[Mount]:
     return [mounts[path] for path in sorted(mounts) if path.startswith(below)]
 
 
-def open_local(mounts: Mounts, path: str) -> int:
-    """Return a descriptor of the directory `path` on a file system of this machine.
+@contextmanager
+def open_local(mounts: Mounts, path: str) -> Iterator[int]:
+    """Give a descriptor of the directory `path` on a file system of this machine, and close it in the end.
 
     Raises OSError: EREMOTE where it lies on another kind, EXDEV where something was mounted meanwhile, ELOOP where
     any part of it below its mount is a link.
@@ -79,6 +81,10 @@ def open_local(mounts: Mounts, path: str) -> int:
         raise OSError(EREMOTE, f"is on {mount.kind}", path)
     top = os.open(mount.path, DIRECTORY | os.O_CLOEXEC)
     try:
-        return open_beneath(top, path[len(mount.path) :].strip("/"), DIRECTORY)
+        descriptor = open_beneath(top, path[len(mount.path) :].strip("/"), DIRECTORY)
     finally:
         os.close(top)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

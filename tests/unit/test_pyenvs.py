@@ -226,8 +226,8 @@ def test_file_systems_of_other_machines_are_passed_over_without_a_touch(tmp_path
     discovery = discover(Host(str(tmp_path)), remote, ["/srv"])
     assert discovery.environments == ()
     assert discovery.passed_over == ("/srv is on nfs4",)
-    with pytest.raises(OSError, match="is on nfs4"):
-        open_local(remote, f"{tmp_path}/srv/app")
+    with pytest.raises(OSError, match="is on nfs4"), open_local(remote, f"{tmp_path}/srv/app"):
+        pass
 
 
 def test_mounts_are_read_as_the_kernel_writes_them() -> None:

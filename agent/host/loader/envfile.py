@@ -34,19 +34,12 @@ def read_file(host: Host, mounts: Mounts, path: str) -> str:
     Raises Refused where others than root may write it, a link or another file system leads to it, or it is too large.
     """
     try:
-        directory = open_local(mounts, host.under(path.rpartition("/")[0] or "/"))
+        with open_local(mounts, host.under(path.rpartition("/")[0] or "/")) as directory:
+            return _read(directory, path)
     except FileNotFoundError:
         return ""
     except OSError as problem:
         raise Refused(f"{path}: {problem.strerror}") from problem
-    try:
-        return _read(directory, path)
-    except FileNotFoundError:
-        return ""
-    except OSError as problem:
-        raise Refused(f"{path}: {problem.strerror}") from problem
-    finally:
-        os.close(directory)
 
 
 def _read(directory: int, path: str) -> str:

@@ -62,16 +62,11 @@ def read_activation(host: Host, mounts: Mounts, prefix: str) -> Variables:
     The scripts are read, never run: conda-forge's libblas for MKL exports MKL_INTERFACE_LAYER=LP64,GNU.
     """
     try:
-        directory = open_local(mounts, host.under(f"{prefix}/{ACTIVATION}"))
+        with open_local(mounts, host.under(f"{prefix}/{ACTIVATION}")) as directory:
+            names = sorted(name for name in list_beneath(directory, "", MOST_SCRIPTS) if name.endswith(".sh"))
+            texts = [os.fsdecode(read_beneath(directory, name, LARGEST_SCRIPT) or b"") for name in names]
     except OSError:
         return {}
-    try:
-        names = sorted(name for name in list_beneath(directory, "", MOST_SCRIPTS) if name.endswith(".sh"))
-        texts = [os.fsdecode(read_beneath(directory, name, LARGEST_SCRIPT) or b"") for name in names]
-    except OSError:
-        return {}
-    finally:
-        os.close(directory)
     return _wanted((found[1], found[2]) for text in texts for found in EXPORTED.finditer(text))
 
 

@@ -40,13 +40,10 @@ class Build:
 def read_build(host: Host, mounts: Mounts, site: str) -> Build:
     """Return what the numpy in a site directory says of its build; empty where it says nothing that can be read."""
     try:
-        directory = open_local(mounts, host.under(site))
+        with open_local(mounts, host.under(site)) as directory:
+            text = read_beneath(directory, "numpy/__config__.py", LARGEST + 1) or b""
     except OSError:
         return Build()
-    try:
-        text = read_beneath(directory, "numpy/__config__.py", LARGEST + 1) or b""
-    finally:
-        os.close(directory)
     return parse_build(os.fsdecode(text))
 
 

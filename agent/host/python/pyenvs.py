@@ -4,7 +4,6 @@ Names, stamps and a few lines of metadata are read; no module is opened here. An
 a stamp of it has changed. See `beneath` for why nobody can lead this astray, `pywalk` for what is not entered.
 """
 
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -98,15 +97,12 @@ def _look_below(
 ) -> None:
     """Add what is below one root. One that is not there says nothing."""
     try:
-        descriptor = open_local(mounts, host.under(root))
+        with open_local(mounts, host.under(root)) as descriptor:
+            met = walk(descriptor, root, skip, limits, until, clock)
     except OSError as problem:
         if problem.errno not in (ENOENT, ENOTDIR):
             found.incomplete.append(f"{root} could not be opened: {problem.strerror}")
         return
-    try:
-        met = walk(descriptor, root, skip, limits, until, clock)
-    finally:
-        os.close(descriptor)
     left = limits.environments
     for place in met.sites:
         if clock() > until or not left:
@@ -131,15 +127,10 @@ def _read(host: Host, mounts: Mounts, site: str) -> Environment | OSError | None
     """Return what is in a site directory, None where nothing of interest is, or why it cannot be read."""
     prefix = prefix_of(site)
     try:
-        descriptor = open_local(mounts, host.under(prefix))
+        with open_local(mounts, host.under(prefix)) as descriptor:
+            return read_environment(descriptor, prefix, site)
     except OSError as problem:
         return problem
-    try:
-        return read_environment(descriptor, prefix, site)
-    except OSError as problem:
-        return problem
-    finally:
-        os.close(descriptor)
 
 
 def _tell(root: str, met: Walk, limits: Limits, found: _Found) -> None:
@@ -178,18 +169,13 @@ def recheck(host: Host, mounts: Mounts, environments: Iterable[Environment]) -> 
 
 def _look_again(host: Host, mounts: Mounts, known: Environment) -> Environment | None:
     try:
-        descriptor = open_local(mounts, host.under(known.prefix))
+        with open_local(mounts, host.under(known.prefix)) as descriptor:
+            if is_unchanged(descriptor, known):
+                return known
+            now = read_environment(descriptor, known.prefix, known.site)
+            return replace(now, path=known.path) if now else None
     except OSError:
         return None
-    try:
-        if is_unchanged(descriptor, known):
-            return known
-        now = read_environment(descriptor, known.prefix, known.site)
-        return replace(now, path=known.path) if now else None
-    except OSError:
-        return None
-    finally:
-        os.close(descriptor)
 
 
 def merge(known: Iterable[Environment], found: Iterable[Environment]) -> tuple[Environment, ...]:

@@ -1,6 +1,5 @@
 """The OpenMP runtimes that packages of a Python environment bring along: two of them in one process end it."""
 
-import os
 import re
 from collections.abc import Iterator
 
@@ -19,15 +18,10 @@ MOST = 10
 def read_openmp(host: Host, mounts: Mounts, site: str) -> tuple[str, ...]:
     """Return the paths of Intel's and LLVM's runtimes below a site directory, absolute in the host."""
     try:
-        directory = open_local(mounts, host.under(site))
+        with open_local(mounts, host.under(site)) as directory:
+            return tuple(sorted(f"{site}/{path}" for path in _find(directory))[:MOST])
     except OSError:
         return ()
-    try:
-        return tuple(sorted(f"{site}/{path}" for path in _find(directory))[:MOST])
-    except OSError:
-        return ()
-    finally:
-        os.close(directory)
 
 
 def _find(directory: int) -> Iterator[str]:

@@ -75,11 +75,10 @@ def _is_below(path: str, places: Iterable[str]) -> bool:
 def _read_hints(host: Host, mounts: Mounts, home: str) -> Iterator[str]:
     """Yield the environments that conda has noted down for a user."""
     try:
-        directory = open_local(mounts, host.under(home))
+        with open_local(mounts, host.under(home)) as directory:
+            text = os.fsdecode(read_beneath(directory, HINTS, LARGEST_HINTS) or b"")
     except OSError:
         return
-    text = os.fsdecode(read_beneath(directory, HINTS, LARGEST_HINTS) or b"")
-    os.close(directory)
     for line in text.split("\n")[:MOST_HINTS]:
         path = line.strip().rstrip("/")
         if path.startswith("/") and not {"..", "."}.intersection(path.split("/")) and _is_conda(host, mounts, path):
@@ -89,15 +88,10 @@ def _read_hints(host: Host, mounts: Mounts, home: str) -> Iterator[str]:
 def _is_conda(host: Host, mounts: Mounts, path: str) -> bool:
     """Return whether a conda environment is there: a list may name any directory, however large."""
     try:
-        directory = open_local(mounts, host.under(path))
+        with open_local(mounts, host.under(path)) as directory:
+            return stat.S_ISDIR(read_stamp(directory, "conda-meta")[1].st_mode)
     except OSError:
         return False
-    try:
-        return stat.S_ISDIR(read_stamp(directory, "conda-meta")[1].st_mode)
-    except OSError:
-        return False
-    finally:
-        os.close(directory)
 
 
 def _real(host: Host, mounts: Mounts, root: str) -> str:
