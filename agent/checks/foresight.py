@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from agent.checks.libraries.likely import Doubts, find_doubts, weigh
 from agent.checks.libraries.sighting import search_retired
-from agent.checks.libraries.sweep import describe_unseen, sweep
+from agent.checks.libraries.sweep import describe_unseen, sweep_processes
 from agent.checks.libraries.wording import subject_of
 from agent.host import mappings, packages, transactions
 from agent.host.mappings import Engine
@@ -44,7 +44,7 @@ def run(host: Host, request: Request) -> CheckResult:
     rows = list(packages.read_index(host, (state for state in snapshot.values() if state.name in new)))
     retired = [Retired(row.path, row.package, row.version, row.id, BEFORE_US) for row in rows]
     search = search_retired(host, retired, snapshot, engine)
-    seen = sweep(host, search, {}, request.skip, request.crowds)
+    seen = sweep_processes(host, search, {}, request.skip, request.crowds)
     units, silent = _read_units(host)
     running = _mapping(seen.verdicts, rows, new)
     running |= _interpreting(host, request, snapshot, units, new, engine, running)

@@ -86,7 +86,12 @@ COMMANDS = (
         "restart",
         "have the daemon restart stale units, each verified",
         (
-            _argument("unit", nargs="*", metavar="UNIT", help="these units, also deferred or only likely stale ones"),
+            _argument(
+                "unit",
+                nargs="*",
+                metavar="UNIT",
+                help="these units, also deferred or only likely stale ones; a user's own as user@UID.service/NAME",
+            ),
             _argument("--all", action="store_true", help="every unit that policy would restart"),
             _argument("--now", action="store_true", help="also what waits for its maintenance window"),
             _argument(
@@ -99,7 +104,13 @@ COMMANDS = (
         "why",
         "ask",
         "the whole chain: apt command, package, file, process, unit, action",
-        (_argument("subject", metavar="UNIT|PID", help="a unit name (.service may be left out) or a process id"),),
+        (
+            _argument(
+                "subject",
+                metavar="UNIT|PID",
+                help="a unit name (.service may be left out; a user's own: user@UID.service/NAME) or a process id",
+            ),
+        ),
     ),
     Command(
         "wait",

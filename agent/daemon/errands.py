@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agent.daemon.planning import plan_for
+from agent.model import users
 from agent.model.errors import AgentError, Kind
 from agent.model.events import Asked
 from agent.model.facts import Unit
@@ -111,7 +112,7 @@ def order_of(
     if not everything:
         plan = only(plan, names)
     if missing := sorted(names - unit_names(plan) - ({OWN_UNIT} if goes else set())):
-        by_hand = f"systemctl restart {missing[0]} restarts it all the same"
+        by_hand = f"{users.by_hand('restart', missing[0])} restarts it all the same"
         raise AgentError(Kind.USAGE, why_not(view.findings, missing[0]), by_hand)
     if arguments["resume"] and not view.braked:
         raise AgentError(Kind.USAGE, "no restart is held", "agentctl restart --all restarts what is stale")

@@ -12,8 +12,11 @@ import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from agent.host.user_units import beside, read_user_units
+from agent.model import users
 from agent.model.errors import AgentError, Kind
 from agent.model.facts import Host, Unit
+from agent.model.users import UserUnit
 from agent.spawn import Done, run
 
 DEPENDANTS = ("RequiredBy", "RequisiteOf", "BoundBy", "ConsistsOf", "PropagatesStopTo")
@@ -81,15 +84,17 @@ Properties = dict[str, list[str]]
 
 
 def read_units(host: Host, names: Sequence[str] = ()) -> dict[str, Unit]:
-    """Return the units `names`, or all that systemd has in memory, by name.
+    """Return the units `names`, or all that systemd has in memory and all of users' own that run, by name.
 
-    A name that systemd does not know comes back with load "not-found". Raises AgentError(UNREACHABLE) where
-    systemd is not running, or where `host` is not the running system.
+    A name that systemd does not know comes back with load "not-found"; of users' units see `read_user_units`. Raises
+    AgentError(UNREACHABLE) where systemd is not running, or where `host` is not the running system.
     """
     wanted = [f"--property={name}" for name in PROPERTIES]
-    sockets = {_socket_of(name) for name in names} - {"", *names}
-    done = _ask(host, ["systemctl", "show", "--all", *wanted, "--", *(names or ("*",)), *sorted(sockets)])
-    return {name: unit for name, unit in parse_show(done.stdout).items() if name not in sockets}
+    own = [name for name in names if not users.parse(name)]
+    others = ({_socket_of(name) for name in own} | beside(names)) - {"", *own}
+    asked = (*own, *sorted(others)) if names else ("*",)
+    found = parse_show(_ask(host, ["systemctl", "show", "--all", *wanted, "--", *asked]).stdout)
+    return {name: unit for name, unit in found.items() if name not in others} | read_user_units(found, names)
 
 
 def is_shutting_down(host: Host) -> bool:
@@ -106,12 +111,11 @@ def jobs_queued(host: Host) -> int:
 def read_journal(unit: str, invocation: str, lines: int = 10) -> tuple[str, ...]:
     """Return the last `lines` journal lines of that run of `unit`, systemd's own about it included.
 
-    invocation: its InvocationID; where it is empty (a unit that is gone has none on 257) the unit's last
-    lines. Lines are foreign text, cut at LONGEST_LINE characters. Empty where the journal cannot be read.
+    invocation: its InvocationID; where it is empty (a unit that is gone has none on 257), and of a user's unit, the
+    unit's last lines. Lines are foreign text, cut at LONGEST_LINE characters. Empty where the journal cannot be read.
     """
-    of_run = [f"_SYSTEMD_INVOCATION_ID={invocation}", "+", f"INVOCATION_ID={invocation}", "_UID=0"]
-    of_run += ["+", f"_SYSTEMD_UNIT={unit}", "_TRANSPORT=stdout"]
-    match = of_run if invocation else [f"--unit={unit}"]
+    theirs = users.parse(unit)
+    match, invocation = (_of_theirs(theirs), "") if theirs else (_of_own(unit, invocation), invocation)
     fields = f"--output-fields=MESSAGE,{','.join(RUNS)}"
     argv = ["journalctl", "--quiet", "--no-pager", "--output=json", fields, f"--lines={AROUND * lines}"]
     try:
@@ -120,6 +124,18 @@ def read_journal(unit: str, invocation: str, lines: int = 10) -> tuple[str, ...]
     except AgentError:
         return ()
     return parse_journal(done.stdout, invocation)[-lines:]
+
+
+def _of_own(unit: str, invocation: str) -> list[str]:
+    of_run = [f"_SYSTEMD_INVOCATION_ID={invocation}", "+", f"INVOCATION_ID={invocation}", "_UID=0"]
+    of_run += ["+", f"_SYSTEMD_UNIT={unit}", "_TRANSPORT=stdout"]
+    return of_run if invocation else [f"--unit={unit}"]
+
+
+def _of_theirs(theirs: UserUnit) -> list[str]:
+    """What it said, by journald's own word, and what its manager said of it."""
+    within = f"_SYSTEMD_UNIT={theirs.manager}"
+    return [within, f"_SYSTEMD_USER_UNIT={theirs.name}", "+", within, f"USER_UNIT={theirs.name}"]
 
 
 def _ask(host: Host, argv: Sequence[str]) -> Done:

@@ -41,6 +41,8 @@ class Result(StrEnum):
 MANAGER = "init.scope"
 """The unit of PID 1, which is re-executed and not restarted."""
 OWN_UNIT = "aftercare.service"
+USERS_LIMIT = 30.0
+"""Seconds for a user's unit, where no rule says otherwise: so long may its user keep the next transaction waiting."""
 MOST_NAMED = 3
 BROKEN = frozenset(
     {Result.FAILED, Result.TIMED_OUT, Result.DIED_AFTER, Result.PROBE_FAILED, Result.DEPENDANT_DOWN, Result.START_LIMIT}
@@ -80,7 +82,7 @@ def rule_for(name: str, rules: Sequence[Rule]) -> Rule:
     speak that have a slash in them, as its name has. The reason of another disposition is no reason for this one.
     """
     theirs = users.parse(name)
-    whole = Rule("*", Disposition.SESSION if theirs else Disposition.RESTART)
+    whole = Rule("*", Disposition.SESSION, limit=USERS_LIMIT) if theirs else Rule("*")
     for rule in rules:
         if fnmatchcase(name, rule.pattern) and not (theirs and "/" not in rule.pattern):
             given = (
@@ -172,7 +174,10 @@ class Outcome:
 
 
 def brake_after(outcomes: Sequence[Outcome]) -> str:
-    """Return why no further wave may begin by itself; empty where every unit came back. No user's unit holds others up."""
+    """Return why no further wave may begin by itself; empty where every unit came back.
+
+    A user's own unit holds nobody up.
+    """
     broken = [outcome for outcome in outcomes if outcome.result in BROKEN and not users.parse(outcome.unit)]
     if not broken:
         return ""

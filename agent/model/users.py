@@ -13,12 +13,15 @@ from hashlib import sha256
 
 MOST = 50
 """So many units of one user are told apart; what he runs beyond them counts to his manager."""
+FEW = 4
+"""So many processes of each of them are told one by one: he may have thousands, with names as long as a page."""
 MOST_A_DAY = 100
 """So many restarts of one user's units may a day see, however many names he has for them."""
 
 LONGEST = 255
 _MANAGER = re.compile(r"user@(?P<uid>0|[1-9][0-9]{0,9})\.service")
 _NAME = re.compile(r"(?![-@.])[A-Za-z0-9:_.\\@-]+\.(?:service|scope)")
+_OF_THE_MANAGER = "init.scope"
 _TEMPLATE = re.compile(r"@\.[a-z]+")
 _ONCE = re.compile(r"run-.*\.service")
 """What systemd-run calls a command that is given no name."""
@@ -64,9 +67,12 @@ def uid_of(manager: str) -> int | None:
 
 
 def named(uid: int, name: str) -> UserUnit | None:
-    """Return the unit that user `uid` calls `name`; None where systemd would not call a service or scope so."""
+    """Return the unit that user `uid` calls `name`.
+
+    None where systemd would not call a service or scope so, and for that in which the manager itself runs.
+    """
     is_name = len(name) <= LONGEST and _NAME.fullmatch(name) and not _TEMPLATE.search(name)
-    return UserUnit(uid, name) if is_name else None
+    return UserUnit(uid, name) if is_name and name != _OF_THE_MANAGER else None
 
 
 def parse(subject: str) -> UserUnit | None:

@@ -11,14 +11,16 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from agent.model import users
 from agent.model.errors import AgentError
 from agent.model.facts import Unit
-from agent.model.restarts import MANAGER, Attempt, Outcome, Performed, Plan, Result, Rule, Step, brake_after
+from agent.model.restarts import MANAGER, Attempt, Outcome, Performed, Plan, Result, Rule, Step, Wave, brake_after
 from agent.restart.follow import Watch, close, follow
 from agent.restart.hands import Hands, held, look
 from agent.restart.manager import STEP as MANAGER_STEP
 from agent.restart.manager import reexecute, resume_reexecution
-from agent.restart.plan import make_step
+from agent.restart.plan import USERS_WAVE, make_step
+from agent.restart.theirs import ask
 from agent.restart.verify import is_up, was_started_since
 
 __all__ = ["Hands", "execute", "resume"]
@@ -29,31 +31,36 @@ async def execute(plan: Plan, hands: Hands) -> Performed:
 
     A unit that was started since the plan was made, by an earlier wave say, is only proven. One that does not come back
     stops all later waves: that is the brake. Tests of configurations take time, so whether a wave may begin is asked
-    once more after them. Every outcome was noted for an attempt.
+    once more after them. Every outcome was noted for an attempt. Users' own units are last: nobody waits for them.
     The agent's own restart is left to the daemon. Raises no AgentError.
     """
     outcomes: list[Outcome] = []
-    for wave in plan.waves:
-        if brake := brake_after(outcomes):
-            return Performed(tuple(outcomes), brake)
-        if reason := await held(hands):
-            return Performed(tuple(outcomes), reason)
+    reason = await _go([wave for wave in plan.waves if wave.number != USERS_WAVE], hands, outcomes)
+    if not reason and (plan.manager or plan.agent):
+        reason = brake_after(outcomes)
+    if not reason and plan.manager:
+        reason = await held(hands)
+        if not reason:
+            outcomes.append(await reexecute(hands.note_attempt(MANAGER_STEP), hands))
+    reason = reason or await _go([wave for wave in plan.waves if wave.number == USERS_WAVE], hands, outcomes)
+    return Performed(tuple(outcomes), reason)
+
+
+async def _go(waves: Sequence[Wave], hands: Hands, outcomes: list[Outcome]) -> str:
+    """Do one wave after the other, add what came of each unit to `outcomes`, and return why the last was not done."""
+    for wave in waves:
+        if reason := brake_after(outcomes) or await held(hands):
+            return reason
         units = await look(hands, sorted({name for step in wave.steps for name in (step.unit, *step.pulls)}))
         if units is None:
-            return Performed(tuple(outcomes), "systemd does not answer")
+            return "systemd does not answer"
         due = [step for step in wave.steps if not _is_renewed(step, units.get(step.unit))]
         refused = await _refuse(due, units, hands)
         if reason := await held(hands):
-            return Performed(tuple(outcomes), reason)
+            return reason
         watches = [Watch(step, hands.note_attempt(step), hands.clock()) for step in wave.steps]
         outcomes += await _carry_out(watches, due, refused, hands)
-    if (plan.manager or plan.agent) and (brake := brake_after(outcomes)):
-        return Performed(tuple(outcomes), brake)
-    if plan.manager:
-        if reason := await held(hands):
-            return Performed(tuple(outcomes), reason)
-        outcomes.append(await reexecute(hands.note_attempt(MANAGER_STEP), hands))
-    return Performed(tuple(outcomes))
+    return ""
 
 
 async def resume(attempts: Sequence[Attempt], rules: Sequence[Rule], hands: Hands) -> Performed:
@@ -96,9 +103,12 @@ async def _begin(steps: Sequence[Step], hands: Hands) -> None:
     """Hand one wave to systemd at once. What came of it is seen on the units, not on the client."""
     for step in steps:
         hands.tell("restart-begun", unit=step.unit, reasons=step.reasons)
-    if names := _leaders(steps):
+    own = [step for step in steps if not users.parse(step.unit)]
+    orders = [("systemctl", "--no-block", "try-restart", "--", *names)] if (names := _leaders(own)) else []
+    orders += [ask(step, theirs) for step in steps if (theirs := users.parse(step.unit))]
+    for order in orders:
         with contextlib.suppress(AgentError):
-            await hands.run(("systemctl", "--no-block", "try-restart", "--", *names))
+            await hands.run(order)
 
 
 def _leaders(steps: Sequence[Step]) -> list[str]:

@@ -2,18 +2,21 @@
 
 systemd restarts the active dependants of a unit together with it, so a dependant that is stale itself needs
 no job of its own, and must not get one in another wave: it would be restarted twice. Units whose dependants
-overlap therefore share a wave.
+overlap therefore share a wave. Units of users' own have the last wave to themselves, after PID 1.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations, groupby
 
+from agent.model import users
 from agent.model.facts import StaleFile, Unit
 from agent.model.findings import StaleUnit
 from agent.model.restarts import MANAGER, Disposition, Plan, Rule, Step, Wave, rule_for
 from agent.restart.verify import is_up
 
+USERS_WAVE = 100
+"""After all that a rule may say."""
 MOST_RECORDED = 20
 """So many stale processes of a unit are kept for `agentctl why`."""
 
@@ -101,7 +104,7 @@ def _waves(steps: Sequence[Step]) -> tuple[Wave, ...]:
 
 def _numbers(steps: Sequence[Step]) -> dict[str, int]:
     """Return the wave of each unit: its rule's, or the latest among those that share services with it."""
-    numbers = {step.unit: step.rule.wave for step in steps}
+    numbers = {step.unit: USERS_WAVE if users.parse(step.unit) else step.rule.wave for step in steps}
     touched = {step.unit: {name for name in (step.unit, *step.pulls) if name.endswith(".service")} for step in steps}
     joined = [(one, two) for one, two in combinations(numbers, 2) if not touched[one].isdisjoint(touched[two])]
     while any(numbers[one] != numbers[two] for one, two in joined):

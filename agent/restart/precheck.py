@@ -11,6 +11,7 @@ import stat
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from agent.model import users
 from agent.model.errors import AgentError
 from agent.model.facts import Unit
 from agent.model.restarts import Outcome, Result, Rule, Step
@@ -44,7 +45,7 @@ async def precheck(step: Step, units: Mapping[str, Unit], places: Places = HERE)
 
     units: what systemd says at this moment of the unit and its dependants, which have to come back as well.
     The result is NOT_RUN where there is nothing to restart any more, PRECHECK_FAILED where a restart would do
-    harm, as with a configuration that no longer parses.
+    harm, as with a configuration that no longer parses. Of a user's unit nothing more is known than the kernel says.
     """
     unit = units.get(step.unit)
     if unit is None or unit.load == "not-found":
@@ -53,6 +54,8 @@ async def precheck(step: Step, units: Mapping[str, Unit], places: Places = HERE)
         return Outcome(step.unit, Result.NOT_RUN, hint=f"it is {unit.active} and not running any more")
     if unit.job:
         return Outcome(step.unit, Result.NOT_RUN, hint="systemd has a job for it already: systemctl list-jobs")
+    if users.parse(unit.name):
+        return None
     objection = _object_to_hands(unit) or await _object(unit, places)
     for dependant in (units[name] for name in step.pulls if name in units):
         if not objection and dependant.name.endswith(".service") and is_up(dependant):

@@ -7,6 +7,7 @@ and which stayed down (tried on systemd 252 and 257).
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from agent.model import users
 from agent.model.facts import StaleProcess, Unit
 from agent.model.restarts import Outcome, Result, Step
 
@@ -60,7 +61,8 @@ def judge(step: Step, seen: Seen) -> Outcome:
     Its leftovers are the processes that outlived it, or for DEPENDANT_DOWN the units that stayed down.
     """
     down = tuple(name for name in step.pulls if not is_up(seen.dependants.get(name, GONE)))
-    result, hint = _judge_unit(step, seen) or _judge_dependants(down) or _judge_health(seen) or _judge_code(seen)
+    fault = _judge_theirs(step, seen) if users.parse(step.unit) else _judge_unit(step, seen)
+    result, hint = fault or _judge_dependants(down) or _judge_health(seen) or _judge_code(seen)
     left = {
         Result.LEFTOVER: tuple(sorted(_named(process) for process in seen.stale or ())),
         Result.DEPENDANT_DOWN: down,
@@ -71,6 +73,24 @@ def judge(step: Step, seen: Seen) -> Outcome:
 def _named(process: StaleProcess) -> str:
     place = f", {process.tty}" if process.tty else ""
     return f"{process.comm} ({process.pid}, {process.user or f'uid {process.uid}'}{place})"
+
+
+def _judge_theirs(step: Step, seen: Seen) -> tuple[Result, str] | None:
+    """Judge a user's unit, of which only the kernel speaks: are there processes, and are they still those of before.
+
+    A control group that stayed what it was may hold what the manager spared: whether any of it is old says the check.
+    """
+    first, last, closer = seen.first, seen.last, users.by_hand("status", step.unit)
+    if last is None or (first is None and last.job):
+        return Result.TIMED_OUT, f"the user's own systemd was not done after {step.rule.limit:g} s: {closer}"
+    if not is_up(last):
+        result = Result.DIED_AFTER if first is not None and is_up(first) else Result.FAILED
+        return result, f"none of its processes is left: {closer}"
+    if first is not None and first.invocation != last.invocation:
+        return Result.DIED_AFTER, f"it ended soon after its start and was started again: {closer}"
+    if seen.stale and not was_started_since(last, step.invocation_before):
+        return Result.LEFTOVER, f"the user's own systemd did not restart it, or some of it outlived that: {closer}"
+    return None
 
 
 def _judge_unit(step: Step, seen: Seen) -> tuple[Result, str] | None:

@@ -1,8 +1,8 @@
 """Which unit a process belongs to, from its control group and what systemd says of its units.
 
-The answer is the one of `GetUnitByPID`: the innermost control group that systemd itself gave to a unit. What
-lies below a unit that was delegated its group is the user's own text and names nothing here, whatever it is
-called.
+The answer is the one of `GetUnitByPID`: the innermost control group that systemd itself gave to a unit, or in which a
+user's own manager runs one. All else that lies below a unit that was delegated its group is somebody's own text and
+names nothing here, whatever it is called.
 """
 
 from collections.abc import Mapping

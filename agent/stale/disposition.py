@@ -7,9 +7,11 @@ it and its packages are in, and only then policy. It decides on one unit at a ti
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
+from agent.model import users
 from agent.model.facts import StaleProcess, Unit
 from agent.model.findings import Confidence
 from agent.model.restarts import MANAGER, Disposition, Rule, rule_for
+from agent.model.users import UserUnit
 
 Verdict = tuple[Disposition, str]
 
@@ -47,14 +49,37 @@ def dispose(
         return Disposition.NEVER, "belongs to no unit that systemd could restart: end or restart it by hand"
     stale = {process.pid for process in processes}
     return (
-        (None if unit.name == MANAGER else _by_nature(unit))
+        (None if unit.name == MANAGER else _by_nature(unit, rules))
         or _by_history(attempted, held)
         or (None if unit.name == MANAGER else _by_state(unit, stale))
         or _by_policy(unit, rules, confidence, likely)
     )
 
 
-def _by_nature(unit: Unit) -> Verdict | None:
+def _by_user(theirs: UserUnit, rules: tuple[Rule, ...]) -> Verdict | None:
+    """A unit of a user's own is his: it is touched only where a rule says so, and where it can be started again."""
+    if theirs.is_scope:
+        return (
+            Disposition.SESSION,
+            "programs that the user's own systemd only groups: fresh once they are started again",
+        )
+    if theirs.runs_once:
+        return (
+            Disposition.SESSION,
+            "a command that the user gave to systemd-run: started again it would do its work again",
+        )
+    rule = rule_for(theirs.subject, rules)
+    if rule.disposition is Disposition.SESSION:
+        return (
+            Disposition.SESSION,
+            rule.why or "runs under systemd --user: its user restarts it, or a rule that names it",
+        )
+    return None
+
+
+def _by_nature(unit: Unit, rules: tuple[Rule, ...]) -> Verdict | None:
+    if theirs := users.parse(unit.name):
+        return _by_user(theirs, rules)
     if _matches(unit.name, SESSIONS):
         return Disposition.SESSION, "a login session or what a user runs: fresh after the next login"
     if _matches(unit.name, CONTAINERS) or unit.control_group.startswith(CONTAINER_SLICES):

@@ -1,13 +1,14 @@
 """Whose processes these are, in words for people: a container, a guest, a snap, by the name that its owner knows. Pure.
 
 What decides is the unit, or a control group that no unit is above: only root makes those. Below a user's own manager
-it is the user's text, and said to be. Nothing is ever decided by a name.
+it is the user's text, and said to be; that it is this user's is systemd's word. Nothing is ever decided by a name.
 """
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from agent.model import users
 from agent.model.facts import Unit
 
 SHORT = 12
@@ -46,6 +47,7 @@ WORDS = {
     "qemu": "virtual machine",
     "snap": "snap",
     "flatpak": "flatpak",
+    "user": "user",
 }
 CONTAINERS = frozenset({"docker", "podman", "kubernetes", "lxc", "machine", "qemu"})
 """Kinds that are restarted with the tool that runs them, and never from outside."""
@@ -53,12 +55,13 @@ CONTAINERS = frozenset({"docker", "podman", "kubernetes", "lxc", "machine", "qem
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """kind: a key of WORDS. id: of a container, in full. own_word: a user chose all of it himself."""
+    """kind: a key of WORDS. id: of a container, in full. own_word: a user chose all of it himself. uid: of a user."""
 
     kind: str
     id: str = ""
     name: str = ""
     own_word: bool = False
+    uid: int | None = None
 
     @property
     def text(self) -> str:
@@ -75,10 +78,17 @@ def owner_of(unit: Unit | None, cgroup: str) -> Owner | None:
     guest = _GUEST.fullmatch(unit.control_group)
     if guest:
         return Owner("qemu", name=unescape(guest["name"]))
-    if not unit.name.startswith("user@"):
+    manager = unit.name.partition("/")[0]
+    if not manager.startswith("user@"):
         return next(_matching(unescape(unit.name), _PATTERNS), None)
-    below = (unescape(part) for part in reversed(cgroup.removeprefix(unit.control_group).split("/")))
-    return next((_claimed(found) for part in below for found in _matching(part, _PATTERNS)), None)
+    below = (unescape(part) for part in reversed(cgroup.partition(f"/{manager}")[2].split("/")))
+    claims = (_claimed(found) for part in below for found in _matching(part, _PATTERNS))
+    return next(claims, _user(unit))
+
+
+def _user(unit: Unit) -> Owner | None:
+    theirs = users.parse(unit.name)
+    return Owner("user", name=str(theirs.uid), uid=theirs.uid) if theirs else None
 
 
 def _matching(text: str, patterns: tuple[tuple[str, re.Pattern[str]], ...]) -> Iterator[Owner]:

@@ -87,7 +87,7 @@ class Store:
                 changed = {change.package for change in changes}
                 files.replace_index(self._database, changed, index, transaction.id if transaction else 0)
             files.replace_snapshot(self._database, survey.snapshot)
-            if transaction and not self._broken():
+            if transaction and not brake_after(self._broken()):
                 self._database.set("brake", "")
         return transaction
 
@@ -230,10 +230,14 @@ class Store:
         return begun
 
     def forget(self, before: datetime) -> None:
-        """Drop transactions and attempts that ended before `before`."""
+        """Drop transactions and attempts that ended before `before`, but for the last attempt at each unit.
+
+        A user has any number of names for units of his own.
+        """
         with self._database.commit():
             last, limit = "SELECT max(id) FROM attempts GROUP BY unit", (before.isoformat(),)
-            self._database.execute(f"DELETE FROM attempts WHERE ended < ? AND id NOT IN ({last})", limit)
+            kept = f"id IN ({last}) AND unit NOT LIKE 'user@%.service/%'"
+            self._database.execute(f"DELETE FROM attempts WHERE ended < ? AND NOT ({kept})", limit)
             self._database.execute("DELETE FROM transactions WHERE ended < ?", limit)
             self._database.execute("DELETE FROM silences WHERE ended < ?", limit)
 

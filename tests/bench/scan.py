@@ -13,16 +13,16 @@ SYSTEM = [place for place in sys.path if place.startswith("/usr/lib/") and "/dis
 sys.path[:] = ["/usr/share/aftercare", *SYSTEM, "/usr/lib/python3/dist-packages"]
 
 from agent.checks import libraries, worker  # noqa: E402
-from agent.checks.libraries.sweep import Sweep, sweep  # noqa: E402
+from agent.checks.libraries.sweep import Sweep, sweep_processes  # noqa: E402
 from agent.host import mappings  # noqa: E402
 
 ENGINES = {"query": mappings.QUERY, "text": mappings.TEXT}
 
 
 def timed(*arguments: Any, **named: Any) -> Sweep:
-    """Do what `sweep` does, and say how long it took."""
+    """Do what `sweep_processes` does, and say how long it took."""
     begun = time.perf_counter()
-    done = sweep(*arguments, **named)
+    done = sweep_processes(*arguments, **named)
     seconds = time.perf_counter() - begun
     stale = {found.process.pid: found.stale.files for found in done.verdicts if found.stale}
     told = {pid: sorted(file.path for file in files) for pid, files in stale.items()}
@@ -31,7 +31,7 @@ def timed(*arguments: Any, **named: Any) -> Sweep:
 
 
 if __name__ == "__main__":
-    setattr(libraries, "sweep", timed)
+    setattr(libraries, "sweep_processes", timed)
     if sys.argv[1] == "agentctl":
         from agent.cli.main import main
 

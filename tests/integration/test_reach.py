@@ -139,14 +139,14 @@ def test_a_pid_that_is_another_process_by_the_end_is_not_blamed(root: Root, plac
         (proc / "4711").symlink_to(f"/proc/{stale}")
         host = Host(str(root.path), str(proc))
         search = search_retired(host, root.retire(before), read_snapshot(host), QUERY)
-        assert [verdict.process.pid for verdict in sweep.sweep(host, search, {}, ()).verdicts] == [4711]
+        assert [verdict.process.pid for verdict in sweep.sweep_processes(host, search, {}, ()).verdicts] == [4711]
 
         def reuse(id: tuple[int, int], file: MappedFile, inode: Inode | None) -> Sequence[Retired]:
             (proc / "4711").unlink()
             (proc / "4711").symlink_to(f"/proc/{fresh}")
             return search.candidates(id, file, inode)
 
-        done = sweep.sweep(host, replace(search, candidates=reuse), {}, ())
+        done = sweep.sweep_processes(host, replace(search, candidates=reuse), {}, ())
         assert os.readlink(proc / "4711") == f"/proc/{fresh}"
         assert done.verdicts == [] and done.unseen == {}
 

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from agent.model import users
 from agent.model.errors import AgentError, Kind
 from agent.model.facts import Unit
 from agent.spawn import Done
@@ -56,6 +57,7 @@ class SmallSystemd:
         self.starts: Counter[str] = Counter()
         self.reexecuted = 0
         self.shutting_down = False
+        self.users_idle = False
         self.deaf_until = 0.0
         self.deaf_for = 0.7
         self._numbers = itertools.count(1)
@@ -87,7 +89,11 @@ class SmallSystemd:
     # -- what systemctl asks for
 
     async def run(self, argv: Sequence[str]) -> Done:
-        """Serve `systemctl --no-block try-restart -- …` and `systemctl daemon-reexec`."""
+        """Serve `systemctl --no-block try-restart -- …`, `systemctl daemon-reexec`, and what asks a user's manager."""
+        if argv[0] == "systemd-run":
+            (uid,) = [word.removeprefix("--uid=") for word in argv if word.startswith("--uid=")]
+            self.ask_user(f"user@{uid}.service/{argv[-1]}")
+            return Done(tuple(argv), 0, "", "")
         if tuple(argv) == ("systemctl", "daemon-reexec"):
             self.reexecuted += 1
             self.deaf_until = self.now + self.deaf_for
@@ -111,7 +117,16 @@ class SmallSystemd:
         """Return how many jobs there are."""
         return sum(bool(unit.job) for unit in self.units.values())
 
+    def ask_user(self, name: str) -> None:
+        """Have a user's manager restart a unit; where that is asked for already, systemd refuses the name of the job."""
+        if name in self.units and not self.units[name].job and not self.users_idle:
+            self.try_restart(name)
+
     def _facts(self, unit: Living) -> Unit:
+        if users.parse(unit.sketch.name):
+            runs = unit.active in ("active", "deactivating")
+            known = (unit.invocation, "active") if runs else ("", "inactive")
+            return Unit(unit.sketch.name, invocation=known[0], active=known[1], job=unit.job, start_burst=0)
         return Unit(
             unit.sketch.name,
             load=unit.sketch.load,

@@ -20,6 +20,16 @@ UNITS = {
         Unit("stopped.service", active="inactive", control_group=""),
     )
 }
+MANAGER = "/user.slice/user-1000.slice/user@1000.service"
+THEIRS = UNITS | {
+    unit.name: unit
+    for unit in (
+        Unit("user@1000.service/dbus.service", control_group=f"{MANAGER}/app.slice/dbus.service"),
+        Unit("user@1000.service/ssh.service", control_group=f"{MANAGER}/system.slice/ssh.service"),
+        Unit("user@1000.service/session-1.scope", control_group=f"{MANAGER}/user-0.slice/session-1.scope"),
+        Unit("user@1000.service/down.service", active="inactive", control_group=""),
+    )
+}
 
 
 @pytest.mark.parametrize(
@@ -73,3 +83,29 @@ def test_names_below_a_delegated_unit_move_no_blame(cgroup: str, unit: str) -> N
 )
 def test_what_lies_in_no_unit_is_nobodys(cgroup: str) -> None:
     assert unit_of(cgroup, UNITS) is None
+
+
+@pytest.mark.parametrize(
+    ("below", "unit"),
+    [
+        ("app.slice/dbus.service", "user@1000.service/dbus.service"),
+        ("app.slice/dbus.service/ssh.service", "user@1000.service/dbus.service"),
+        ("system.slice/ssh.service", "user@1000.service/ssh.service"),
+        ("user-0.slice/session-1.scope", "user@1000.service/session-1.scope"),
+        ("user-0.slice/session-1.scope/init.scope", "user@1000.service/session-1.scope"),
+        ("init.scope", "user@1000.service"),
+        ("app.slice", "user@1000.service"),
+        ("app.slice/dbus.services", "user@1000.service"),
+        ("down.service", "user@1000.service"),
+        ("$(reboot).service", "user@1000.service"),
+    ],
+)
+def test_below_a_users_manager_blame_goes_to_his_own_units_and_nowhere_else(below: str, unit: str) -> None:
+    """SEC-7 and SEC-9, with the names that he chose for his units."""
+    found = unit_of(f"{MANAGER}/{below}", THEIRS)
+    assert found is not None and found.name == unit
+
+
+def test_the_group_of_a_users_unit_below_another_unit_is_that_units() -> None:
+    found = unit_of(f"/system.slice/app.service{MANAGER}/app.slice/dbus.service", THEIRS)
+    assert found is not None and found.name == "app.service"

@@ -190,3 +190,56 @@ def test_the_bus_waits_for_a_reboot_and_the_way_in_comes_last() -> None:
 
 def test_every_shipped_exception_says_why() -> None:
     assert [rule.pattern for rule in SHIPPED if rule.disposition is not Disposition.RESTART and not rule.why] == []
+
+
+THEIRS = Unit("user@1000.service/mail.service", kind="service", invocation="77")
+ALLOWED = Rule("user@*.service/*", Disposition.RESTART)
+
+
+@pytest.mark.parametrize(
+    ("rules", "expected"),
+    [
+        ((), Disposition.SESSION),
+        (SHIPPED, Disposition.SESSION),
+        ((Rule("*", Disposition.RESTART),), Disposition.SESSION),
+        ((Rule("user@*", Disposition.RESTART),), Disposition.SESSION),
+        ((Rule("*.service", Disposition.RESTART), Rule("user@*.service", Disposition.NEVER)), Disposition.SESSION),
+        ((ALLOWED,), Disposition.RESTART),
+        ((ALLOWED, Rule("*", Disposition.NEVER)), Disposition.RESTART),
+        ((Rule("user@1000.service/mail.service", Disposition.RESTART),), Disposition.RESTART),
+        ((Rule("*/mail.service", Disposition.RESTART),), Disposition.RESTART),
+        ((Rule("user@1001.service/*", Disposition.RESTART),), Disposition.SESSION),
+        ((ALLOWED, Rule("user@*.service/mail.service", Disposition.DEFER)), Disposition.DEFER),
+        ((ALLOWED, Rule("user@1000.service/*", Disposition.NEVER)), Disposition.NEVER),
+        ((Rule("user@*.service/*", wave=3, given=("wave",)),), Disposition.SESSION),
+    ],
+)
+def test_a_users_unit_is_touched_only_where_a_rule_speaks_of_users_units(
+    rules: tuple[Rule, ...], expected: Disposition
+) -> None:
+    assert disposed(THEIRS, rules=rules) is expected
+
+
+def test_a_user_may_keep_us_waiting_for_less_long_unless_a_rule_gives_him_more() -> None:
+    assert rule_for(THEIRS.name, (Rule("*", limit=300.0),)).limit == 30.0 < rule_for("mail.service", ()).limit
+    assert rule_for(THEIRS.name, (Rule("user@*/*", limit=90.0, given=("limit",)),)).limit == 90.0
+
+
+def test_no_rule_for_users_units_speaks_of_the_systems() -> None:
+    for name in ("mail.service", "user@1000.service", "init.scope"):
+        assert rule_for(name, (Rule("*/*", Disposition.NEVER), ALLOWED)).disposition is Disposition.RESTART
+    assert disposed(Unit("user@1000.service", kind="notify"), rules=(ALLOWED,)) is Disposition.SESSION
+
+
+@pytest.mark.parametrize("name", ["app-firefox-1.scope", "run-u7.service", "run-r0a1b.service"])
+def test_what_a_user_started_by_hand_is_never_started_again(name: str) -> None:
+    assert disposed(replace(THEIRS, name=f"user@1000.service/{name}"), rules=(ALLOWED,)) is Disposition.SESSION
+
+
+def test_for_a_users_unit_that_may_be_restarted_the_same_holds_as_for_others() -> None:
+    rules = (ALLOWED,)
+    assert disposed(THEIRS, rules=rules, attempted=True) is Disposition.LEFTOVER
+    assert disposed(THEIRS, rules=rules, held=("libc6",)) is Disposition.DEFER
+    assert disposed(THEIRS, rules=rules, confidence=Confidence.LIKELY) is Disposition.DEFER
+    assert disposed(replace(THEIRS, active="inactive"), rules=rules) is Disposition.LEFTOVER
+    assert disposed(THEIRS, rules=(), attempted=True) is Disposition.SESSION

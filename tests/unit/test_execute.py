@@ -15,9 +15,10 @@ from agent.host.units import parse_show
 from agent.model.errors import AgentError, Kind
 from agent.model.facts import StaleProcess, Unit
 from agent.model.probes import Probe, Way
-from agent.model.restarts import MANAGER, Attempt, Outcome, Performed, Plan, Result, Rule, Step, Wave
+from agent.model.restarts import MANAGER, Attempt, Outcome, Performed, Plan, Result, Rule, Step, Wave, brake_after
+from agent.model.users import UserUnit
 from agent.restart.execute import Hands, execute, resume
-from agent.restart.plan import make_step
+from agent.restart.plan import USERS_WAVE, make_step
 from agent.restart.precheck import Places, precheck
 from agent.spawn import Done
 from tests.unit.small_systemd import Sketch, SmallSystemd
@@ -110,6 +111,9 @@ class Daemon:
     async def _run(self, argv: Sequence[str]) -> Done:
         """systemctl asks for one job after the other, so it can be killed between two of them as well."""
         self.commands.append(tuple(argv))
+        if argv[0] == "systemd-run":
+            await self._async(self.systemd.run)(argv)
+            return Done(tuple(argv), 0, "", "")
         for name in argv[4:]:
             await self._async(self.systemd.run)((*argv[:4], name))
         return Done(tuple(argv), 0, "", "") if argv[4:] else await self.systemd.run(argv)
@@ -478,6 +482,111 @@ def test_pid_1_that_runs_replaced_code_after_its_reexecution_is_a_leftover() -> 
     daemon = Daemon(systemd, leftover=frozenset({MANAGER}))
     assert carried_out(daemon, plan_of(systemd, manager=True))[MANAGER].result is Result.LEFTOVER
     assert systemd.reexecuted == 1
+
+
+# -- units of users' own ---------------------------------------------------------------------------
+
+MAIL = "user@1000.service/mail@a\\x2db.service"
+CHAT = "user@1001.service/chat.service"
+
+
+def with_users(systemd: SmallSystemd, *theirs: str, manager: bool = True, limit: float = 30.0) -> Plan:
+    """Return the plan for what the system has, and for these units of users in the last wave."""
+    own = tuple(name for name in systemd.units if name not in theirs)
+    plan = plan_of(systemd, own, theirs, manager=manager, rule=Rule("*/*", limit=limit))
+    waves = [replace(wave, number=USERS_WAVE if wave.number else 50) for wave in plan.waves]
+    return replace(plan, waves=tuple(waves))
+
+
+def test_a_users_unit_is_restarted_by_his_own_manager_as_that_user_in_a_unit_that_ends_in_time() -> None:
+    systemd = SmallSystemd(Sketch("a.service"), Sketch(MAIL))
+    daemon = Daemon(systemd)
+    assert {item.result for item in carried_out(daemon, with_users(systemd, MAIL)).values()} == {Result.FRESH}
+    assert systemd.starts == {"a.service": 1, MAIL: 1}
+    (argv,) = [argv for argv in daemon.commands if argv[0] == "systemd-run"]
+    name = "mail@a\\x2db.service"
+    assert argv[argv.index("--") :] == ("--", "/usr/bin/systemctl", "--user", "try-restart", "--", name)
+    doubled = name.replace("\\", "\\\\")
+    wanted = {
+        "--no-block",
+        "--collect",
+        "--uid=1000",
+        "--slice=user-1000.slice",
+        "--setenv=XDG_RUNTIME_DIR=/run/user/1000",
+        f"--unit={UserUnit(1000, name).job}",
+        "--property=TimeoutStartSec=35",
+        "--property=NoNewPrivileges=yes",
+        "--property=CapabilityBoundingSet=",
+        "--property=StandardOutput=null",
+        "--property=TasksMax=64",
+        f"--property=ExecCondition=/usr/bin/systemctl --user --quiet is-active -- {doubled}",
+    }
+    assert wanted <= set(argv)
+
+
+def test_users_units_come_after_pid_1_and_each_gets_its_own_verdict_in_its_own_time() -> None:
+    systemd = SmallSystemd(Sketch("a.service"), Sketch(MAIL, stop=1000.0), Sketch(CHAT))
+    daemon = Daemon(systemd)
+    outcomes = carried_out(daemon, with_users(systemd, MAIL, CHAT))
+    assert {name: outcome.result for name, outcome in outcomes.items()} == {
+        "a.service": Result.FRESH,
+        MANAGER: Result.FRESH,
+        CHAT: Result.FRESH,
+        MAIL: Result.TIMED_OUT,
+    }
+    assert daemon.noted_at["a.service"] < daemon.noted_at[MANAGER] < daemon.noted_at[CHAT] < 20
+    assert daemon.noted_at[MAIL] < daemon.noted_at[MANAGER] + 32
+    assert "after 30 s" in outcomes[MAIL].hint and "--uid=1000" in outcomes[MAIL].hint
+
+
+@pytest.mark.parametrize(("fate", "result"), [("fails", Result.FAILED), ("dies", Result.DIED_AFTER)])
+def test_a_users_unit_that_does_not_come_back_stops_nothing(fate: str, result: Result) -> None:
+    systemd = SmallSystemd(Sketch(MAIL, fate=fate), Sketch(CHAT))
+    daemon = Daemon(systemd)
+    outcomes = carried_out(daemon, with_users(systemd, MAIL, CHAT, manager=False))
+    assert (outcomes[MAIL].result, outcomes[CHAT].result) == (result, Result.FRESH)
+    assert outcomes[MAIL].journal, "its last words are asked for"
+    assert not brake_after(tuple(outcomes.values()))
+
+
+def test_a_unit_of_the_systems_that_does_not_come_back_stops_users_units_as_well() -> None:
+    systemd = SmallSystemd(Sketch("bad.service", fate="fails"), Sketch(MAIL))
+    performed = asyncio.run(execute(with_users(systemd, MAIL), Daemon(systemd).hands()))
+    assert performed.held.startswith("bad.service (failed)")
+    assert MAIL not in systemd.starts
+
+
+def test_a_manager_that_is_asked_and_does_nothing_leaves_a_leftover() -> None:
+    systemd = SmallSystemd(Sketch(MAIL))
+    daemon = Daemon(systemd)
+    plan = with_users(systemd, MAIL, manager=False)
+    systemd.users_idle = True
+    outcome = carried_out(daemon, plan)[MAIL]
+    assert outcome.result is Result.LEFTOVER and "did not restart it" in outcome.hint
+    assert outcome.leftovers
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("asleep", [0.0, 0.35, 30.0])
+def test_killed_at_any_effect_users_units_are_restarted_exactly_once_as_well(after: bool, asleep: float) -> None:
+    crashes = 0
+    for crash in itertools.count(1):
+        systemd = SmallSystemd(Sketch("a.service"), Sketch(MAIL, stop=2.0), Sketch(CHAT))
+        daemon, plan = Daemon(systemd, crash_at=crash, after=after), with_users(systemd, MAIL, CHAT)
+        try:
+            live(daemon, plan)
+        except Crash:
+            systemd.pass_time(asleep)
+            daemon.crash_at = 0
+            live(daemon, plan)
+            crashes += 1
+        else:
+            if daemon.effects < crash:
+                break  # an effect that fails, while PID 1 is deaf, has no end after which to be killed
+        assert dict(systemd.starts) == {"a.service": 1, MAIL: 1, CHAT: 1}, f"killed at {crash}"
+        assert set(daemon.results().values()) == {Result.FRESH} and len(daemon.attempts) == 4
+        assert systemd.reexecuted == 1
+    assert crashes > 40
 
 
 # -- after a crash ---------------------------------------------------------------------------------

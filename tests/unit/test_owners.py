@@ -90,6 +90,23 @@ def test_below_a_users_manager_names_are_the_users_own_word(below: str, text: st
     assert (found.text if found else None) == text
 
 
+@pytest.mark.parametrize(
+    ("group", "text"),
+    [
+        ("app.slice/app-flatpak-org.gnome.Maps-7.scope", "flatpak org.gnome.Maps, by its own account"),
+        (f"app.slice/web.service/libpod-{ID}.scope", "podman container 4c01db0b339c, by its own account"),
+        ("app.slice/mail.service", "user 1000"),
+        ("app.slice/mail.service/user@0.service/x", "user 1000"),
+    ],
+)
+def test_a_users_unit_is_that_users(group: str, text: str) -> None:
+    top = "/user.slice/user-1000.slice/user@1000.service"
+    name = next(part for part in group.split("/") if not part.endswith(".slice"))
+    unit = Unit(f"user@1000.service/{name}", control_group=f"{top}/{group.partition(name)[0]}{name}")
+    found = owner_of(unit, f"{top}/{group}")
+    assert found and found.text == text
+
+
 def test_below_a_system_service_no_name_counts() -> None:
     unit = Unit("app.service", control_group="/system.slice/app.service")
     assert owner_of(unit, f"/system.slice/app.service/docker-{ID}.scope") is None
@@ -184,6 +201,16 @@ def test_a_container_beside_systemds_units_is_a_container(host: Host) -> None:
         "docker container web (4c01db0b339c): restart it with the tool that runs it",
     )
     assert place(host, None, [process(7, "/x")], Disposition.NEVER, "no unit") == (Disposition.NEVER, "no unit")
+
+
+def test_a_users_unit_is_told_with_the_users_name(host: Host) -> None:
+    put(host, "/etc/passwd", "root:x:0:0::/:/bin/sh\nalice:x:1000:1000::/:/bin/sh\n")
+    group = "/user.slice/user-1000.slice/user@1000.service/app.slice/mail.service"
+    unit = Unit("user@1000.service/mail.service", control_group=group)
+    told = (Disposition.SESSION, "user alice: x")
+    assert place(host, unit, [process(7, group)], Disposition.SESSION, "x") == told
+    nameless = Unit("user@1001.service/mail.service", control_group=group)
+    assert place(host, nameless, [process(7, group)], Disposition.SESSION, "x")[1] == "user 1001: x"
 
 
 def test_the_container_of_a_user_is_not_looked_up_among_roots(host: Host) -> None:

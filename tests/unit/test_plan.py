@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from agent.model.facts import StaleFile, StaleProcess, Unit
 from agent.model.findings import Confidence, StaleUnit
 from agent.model.restarts import Disposition, Plan, Rule
-from agent.restart.plan import make_plan
+from agent.restart.plan import USERS_WAVE, make_plan
 
 OWN = "aftercare.service"
 SSL = StaleFile("/usr/lib/libssl.so.3", "libssl3", "3.0.20", "3.0.22")
@@ -114,3 +114,12 @@ def test_a_shared_target_does_not_join_waves() -> None:
     )
     plan = planned("journald.service", "ssh.service", known=known)
     assert [number for number, _ in shape(plan)] == [10, 90]
+
+
+def test_users_units_have_the_last_wave_to_themselves_whatever_their_rules_say() -> None:
+    names = ("user@1000.service/a.service", "user@1001.service/b.service", "ssh.service", "nginx.service")
+    known = units(*(Unit(name, invocation="1") for name in names))
+    rules = (*RULES, Rule("user@*.service/*", wave=1, limit=7.0))
+    plan = make_plan(3, [stale(name) for name in names], known, rules, OWN)
+    assert shape(plan) == [(50, ["nginx.service"]), (90, ["ssh.service"]), (USERS_WAVE, [*names[:2]])]
+    assert plan.waves[-1].steps[0].rule.limit == 7.0

@@ -216,3 +216,19 @@ def test_what_is_no_obstacle_for_a_dependant() -> None:
     by_itself = Unit("c.service", can_start=False, can_stop=False)
     down = Unit("d.service", active="inactive", programs=("/nonexistent",))
     assert checked(UNIT, target, by_itself, down) is None
+
+
+def test_of_a_users_unit_nobody_is_asked() -> None:
+    name = "user@7.service/a.service"
+    asked = Asked()
+    places = Places(run=asked, policy=TRUSTED)
+    step = Step(name, Rule("*", precheck=(("true",),)), "1", 0, (), (), tests=((name, Rule("*", precheck=(("x",),))),))
+
+    def outcome(unit: Unit) -> Outcome | None:
+        return asyncio.run(precheck(step, {name: unit}, places))
+
+    assert outcome(Unit(name, invocation="1")) is None
+    for unit in (Unit(name, active="inactive"), Unit(name, job="aftercare-user-7-x.service")):
+        found = outcome(unit)
+        assert found and found.result is Result.NOT_RUN
+    assert asked.argv == []

@@ -174,6 +174,14 @@ def test_old_history_goes_but_not_what_decides(store: Store) -> None:
     assert list(store.transactions()) == []
 
 
+def test_of_units_that_users_name_nothing_stays_for_ever(store: Store) -> None:
+    for number in range(3):
+        unit = f"user@1000.service/{number}.service"
+        store.end(begin(store, unit, 1), Outcome(unit, Result.FRESH), NOW)
+    store.forget(NOW + timedelta(days=1))
+    assert store.restarts() == []
+
+
 @pytest.mark.parametrize("rubbish", [b"not a database at all" * 100, b"SQLite format 3\0" + b"\xff" * 5000])
 def test_a_broken_file_is_kept_aside_and_a_new_one_begun(tmp_path: Path, rubbish: bytes) -> None:
     path = tmp_path / "history.sqlite"
@@ -277,6 +285,17 @@ def test_a_unit_that_did_not_come_back_puts_the_brake_on_until_the_next_transact
     assert store.memory().brake, "a transaction that mended nothing took the brake off"
     store.mend(["nginx.service"])
     upgrade(store, "4", FileId(1, 400, 9))
+    assert store.memory().brake == ""
+
+
+def test_a_user_cannot_keep_the_brake_on_with_a_unit_of_his_own(store: Store) -> None:
+    cause = upgrade(store)
+    store.end(begin(store, "nginx.service", cause), Outcome("nginx.service", Result.FAILED), NOW)
+    theirs = "user@1000.service/x.service"
+    store.end(begin(store, theirs, cause), Outcome(theirs, Result.FAILED), NOW)
+    assert store.memory().brake == "nginx.service (failed) did not come back"
+    store.mend(["nginx.service"])
+    upgrade(store, "3", FileId(1, 300, 9))
     assert store.memory().brake == ""
 
 

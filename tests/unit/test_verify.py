@@ -78,3 +78,41 @@ def test_a_unit_that_has_no_invocation_was_not_started_anew() -> None:
 def test_the_hint_after_a_start_limit_is_what_has_to_be_typed() -> None:
     hint = judge(STEP, replace(FRESH, last=replace(DEAD, result="start-limit-hit"))).hint
     assert "systemctl reset-failed a.service && systemctl start a.service" in hint
+
+
+HIS = Unit("user@7.service/a.service", invocation="new")
+GONE = replace(HIS, active="inactive", invocation="")
+SAME = replace(HIS, invocation="old")
+
+
+@pytest.mark.parametrize(
+    ("seen", "result"),
+    [
+        (Seen(HIS, HIS, {}, ()), Result.FRESH),
+        (Seen(HIS, HIS, {}, STALE), Result.LEFTOVER),
+        (Seen(HIS, HIS, {}, None), Result.LEFTOVER),
+        (Seen(SAME, SAME, {}, STALE), Result.LEFTOVER),
+        (Seen(SAME, SAME, {}, ()), Result.FRESH),
+        (Seen(GONE, GONE, {}, ()), Result.FAILED),
+        (Seen(None, GONE, {}, ()), Result.FAILED),
+        (Seen(HIS, GONE, {}, ()), Result.DIED_AFTER),
+        (Seen(HIS, replace(HIS, invocation="newer"), {}, ()), Result.DIED_AFTER),
+        (Seen(None, replace(SAME, job="asked.service"), {}, STALE), Result.TIMED_OUT),
+        (Seen(None, replace(GONE, job="asked.service"), {}, ()), Result.TIMED_OUT),
+        (Seen(None, None, {}, ()), Result.TIMED_OUT),
+        (Seen(HIS, HIS, {}, (), ailment="no answer"), Result.PROBE_FAILED),
+    ],
+)
+def test_a_users_unit_is_judged_by_its_processes_alone(seen: Seen, result: Result) -> None:
+    step = Step(HIS.name, Rule("*", limit=30.0), "old", 0, (), ())
+    outcome = judge(step, seen)
+    assert outcome.result is result
+    assert bool(outcome.hint) == (result is not Result.FRESH)
+    if result not in (Result.FRESH, Result.PROBE_FAILED) and seen.stale is not None and seen.last is not HIS:
+        assert outcome.hint.endswith("--setenv=XDG_RUNTIME_DIR=/run/user/7 systemctl --user status a.service")
+
+
+def test_whoever_did_not_restart_it_is_not_systemd() -> None:
+    step = Step(HIS.name, Rule("*"), "old", 0, (), ())
+    outcome = judge(step, Seen(SAME, SAME, {}, STALE))
+    assert "did not restart it" in outcome.hint and outcome.leftovers == ("x (9, uid 0)",)

@@ -13,6 +13,7 @@ from agent.model.restarts import Disposition, Outcome, Result
 SSL = StaleFile("/usr/lib/libssl.so.3", "libssl3", "3.0.20-1~deb12u2", "3.0.22-1~deb12u2")
 CRYPTO = replace(SSL, path="/usr/lib/libcrypto.so.3")
 PROCESS = StaleProcess(911, datetime(2026, 11, 22, tzinfo=UTC), "/usr/sbin/nginx", "nginx", 0, (SSL, CRYPTO))
+AS_USER = "systemd-run --pipe --quiet --uid=7 --setenv=XDG_RUNTIME_DIR=/run/user/7"
 NGINX = StaleUnit("nginx.service", Disposition.RESTART, Confidence.CERTAIN, (PROCESS,) * 3)
 
 
@@ -48,6 +49,11 @@ def test_the_summary_is_one_short_line_however_long_the_names(count: int) -> Non
         ("machine-web.scope", Disposition.CONTAINER, "systemctl status machine-web.scope"),
         ("init.scope", Disposition.RESTART, "systemctl daemon-reexec"),
         ("cron.service", Disposition.LEFTOVER, "systemctl status cron.service"),
+        ("user@7.service/x.service", Disposition.RESTART, "agentctl restart user@7.service/x.service"),
+        ("user@7.service/x.service", Disposition.SESSION, f"{AS_USER} systemctl --user restart x.service"),
+        ("user@7.service/x.service", Disposition.LEFTOVER, f"{AS_USER} systemctl --user status x.service"),
+        ("user@7.service/x.scope", Disposition.SESSION, f"{AS_USER} systemctl --user status x.scope"),
+        ("user@7.service/run-u1.service", Disposition.SESSION, f"{AS_USER} systemctl --user status run-u1.service"),
         ("a;b.service", Disposition.RESTART, "agentctl restart 'a;b.service'"),
         ("/opt/x y/demo", Disposition.NEVER, "ps -f -p 911,911,911"),
     ],
@@ -92,6 +98,19 @@ def test_what_is_down_stays_down_until_all_of_it_runs() -> None:
     assert not is_down(failed, {"a.service": up})
     assert is_down(with_it, {"a.service": up}) and is_down(with_it, {"a.service": up, "b.service": down})
     assert not is_down(with_it, {"a.service": up, "b.service": replace(up, active="reloading")})
+
+
+def test_a_users_unit_is_down_as_long_as_his_manager_runs_and_it_does_not() -> None:
+    failed = Outcome("user@7.service/x.service", Result.FAILED)
+    manager, unit = Unit("user@7.service"), Unit(failed.unit)
+    assert is_down(failed, {manager.name: manager})
+    assert is_down(failed, {manager.name: manager, unit.name: replace(unit, active="inactive")})
+    assert not is_down(failed, {manager.name: manager, unit.name: unit})
+    assert not is_down(failed, {"nginx.service": Unit("nginx.service")}), "he logged out"
+    assert not is_down(failed, {manager.name: replace(manager, active="inactive")})
+    assert is_down(failed, {}), "systemd did not answer"
+    assert broken_finding(failed, None).advice == f"{AS_USER} systemctl --user status x.service"
+    assert broken_finding(Outcome("a.service", Result.FAILED), None).advice.endswith("; journalctl -u a.service")
 
 
 def test_an_interrupted_dpkg_names_its_packages() -> None:

@@ -12,11 +12,12 @@ from agent.checks.libraries import wording
 from agent.checks.libraries.likely import find_doubts, weigh
 from agent.checks.libraries.ownership import place
 from agent.checks.libraries.sighting import search_retired, search_strangers
-from agent.checks.libraries.sweep import describe_unseen, sweep
+from agent.checks.libraries.sweep import describe_unseen, sweep_processes
 from agent.checks.libraries.timing import waits
 from agent.host import mappings, transactions
 from agent.host.packages import read_owners
 from agent.host.units import read_units
+from agent.model import users
 from agent.model.contract import printable
 from agent.model.errors import AgentError
 from agent.model.facts import Host, StaleProcess, Unit
@@ -69,7 +70,9 @@ def run(host: Host, request: Request) -> CheckResult:
         if request.retired is None
         else search_retired(host, request.retired, snapshot, engine)
     )
-    seen = sweep(host, search, {state.name: state.version for state in snapshot.values()}, request.skip, request.crowds)
+    seen = sweep_processes(
+        host, search, {state.name: state.version for state in snapshot.values()}, request.skip, request.crowds
+    )
     doubts = find_doubts(host, snapshot, request)
     units, silent = _read_units(host) if seen.verdicts or request.broken or doubts.any else ({}, ())
     guess = weigh(host, doubts, snapshot, units, seen.verdicts, engine, request, request.past)
@@ -152,7 +155,8 @@ def _stale_finding(host: Host, request: Request, group: Group, held: tuple[str, 
     fixes, unlisted = _read_fixes(host, group.stale)
     stale = StaleUnit(group.subject, disposition, confidence, group.stale, fixes, reason, refused, opens_at, unlisted)
     finding = wording.stale_finding(stale, held)
-    told = group.stale[: request.options.get("most_told")]
+    most = request.options.get("most_told")
+    told = group.stale[: users.FEW if most and users.parse(group.subject) else most]
     return replace(finding, evidence=replace(stale, processes=told, total=len(group.stale)))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from agent.host.containers import read_chroot, read_container_name
+from agent.host.processes import read_users
 from agent.model.facts import Host, Process, Unit
 from agent.model.restarts import Disposition
 from agent.stale.owners import CONTAINERS, Owner, owner_of
@@ -15,11 +16,13 @@ OUTSIDE = "restart it with the tool that runs it"
 
 
 def find_owner(host: Host, unit: Unit | None, process: Process) -> Owner | None:
-    """Return the container, guest, snap or flatpak that `process`, held by `unit`, belongs to; None for the host's.
+    """Return the container, guest, snap, flatpak or user that `process`, held by `unit`, belongs to; None: the host.
 
     A container of a user's own has no name here: it would be looked up in files that he may write.
     """
     owner = owner_of(unit, process.cgroup)
+    if owner and owner.uid is not None:
+        return replace(owner, name=read_users(host).get(owner.uid, owner.name))
     if owner and owner.id and not owner.own_word:
         return replace(owner, name=read_container_name(host, owner.kind, owner.id))
     return owner

@@ -43,7 +43,7 @@ class Sweep:
     unseen: dict[Why, list[int]] = field(default_factory=dict)
 
 
-def sweep(
+def sweep_processes(
     host: Host, search: Search, installed: Mapping[str, str], skip: Sequence[int] = (), crowds: Sequence[str] = ()
 ) -> Sweep:
     """Return what `search` finds in all processes but our own, `skip` and `crowds`. installed: package → version."""

@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from agent.model import users
 from agent.model.facts import StaleFile, StaleProcess, Unit
 from agent.model.findings import Confidence, Finding, Severity, StaleUnit
 from agent.model.restarts import MANAGER, Disposition, Outcome, Result
@@ -43,15 +44,19 @@ def _severity(acted_upon: bool, exposed: bool) -> Severity:
 def broken_finding(outcome: Outcome, stale: StaleUnit | None) -> Finding:
     """Return the finding on a unit that a restart left down. stale: what else is known of it."""
     known = stale or StaleUnit(outcome.unit, Disposition.NEVER, Confidence.CERTAIN, (), reason=outcome.hint)
-    name = shlex.quote(outcome.unit)
     return Finding(
         check=CHECK,
         subject=outcome.unit,
         severity=Severity.CRITICAL,
         summary=_cut(_trouble(outcome)),
-        advice=f"systemctl status {name}; journalctl -u {name}",
+        advice=_look_closer(outcome.unit),
         evidence=replace(known, outcome=outcome),
     )
+
+
+def _look_closer(unit: str) -> str:
+    status = users.by_hand("status", unit)
+    return status if users.parse(unit) else f"{status}; journalctl -u {shlex.quote(unit)}"
 
 
 def _trouble(outcome: Outcome) -> str:
@@ -82,10 +87,14 @@ def interrupted_finding(packages: Sequence[str]) -> Finding:
 def is_down(outcome: Outcome, units: Mapping[str, Unit]) -> bool:
     """Return whether what a restart broke is still so: the unit is down, or one that went down with it.
 
-    A unit that runs and does not answer is well again when the daemon, which asks, says so.
+    A unit that runs and does not answer is well again when the daemon, which asks, says so. Nothing of a user's is
+    expected to run where his manager does not.
     """
     if outcome.result is Result.PROBE_FAILED:
         return True
+    theirs = users.parse(outcome.unit)
+    if theirs and units and (theirs.manager not in units or units[theirs.manager].active not in UP):
+        return False
     with_it = outcome.leftovers if outcome.result is Result.DEPENDANT_DOWN else ()
     return any(name not in units or units[name].active not in UP for name in (outcome.unit, *with_it))
 
@@ -103,7 +112,11 @@ def _advice(evidence: StaleUnit) -> str:
             return "systemctl reboot"
         case Disposition.SESSION if evidence.unit.startswith("session-"):
             return f"loginctl terminate-session {evidence.unit.removeprefix('session-').removesuffix('.scope')}"
-    return f"systemctl status {name}"
+        case Disposition.SESSION if (theirs := users.parse(evidence.unit)) and not (
+            theirs.is_scope or theirs.runs_once
+        ):
+            return users.by_hand("restart", evidence.unit)
+    return users.by_hand("status", evidence.unit)
 
 
 def _summary(processes: Sequence[StaleProcess], confidence: Confidence) -> str:

@@ -17,6 +17,7 @@ from agent.host.python.pyusers import Loaded, read_loaded
 from agent.host.units import read_units
 from agent.model.errors import AgentError
 from agent.model.facts import Host, Unit
+from agent.model.users import parse
 from agent.stale.blame import unit_of
 
 MOST_SITES = 500
@@ -76,7 +77,7 @@ def uses(
     every = sorted({name for some in named.values() for name in some})
     unread: tuple[str, ...] = ()
     try:
-        variables, unread = read_unit_variables(host, mounts, every)
+        variables, unread = read_unit_variables(host, mounts, [name for name in every if not parse(name)])
     except AgentError as failed:
         variables, problem = {}, failed.message
     found = {
