@@ -44,6 +44,8 @@ OWN_UNIT = "aftercare.service"
 USERS_LIMIT = 30.0
 """Seconds for a user's unit, where no rule says otherwise: so long may its user keep the next transaction waiting."""
 MOST_NAMED = 3
+Took = tuple[tuple[str, float], ...]
+"""Stages of a restart and their seconds: precheck, job, settle, probe, recheck; those that there were, in order."""
 BROKEN = frozenset(
     {Result.FAILED, Result.TIMED_OUT, Result.DIED_AFTER, Result.PROBE_FAILED, Result.DEPENDANT_DOWN, Result.START_LIMIT}
 )
@@ -166,7 +168,7 @@ class Outcome:
 
     unit: str
     result: Result
-    took: tuple[tuple[str, float], ...] = ()
+    took: Took = ()
     leftovers: tuple[str, ...] = ()
     journal: tuple[str, ...] = ()
     hint: str = ""

@@ -14,7 +14,7 @@ from dataclasses import replace
 from agent.model import users
 from agent.model.errors import AgentError
 from agent.model.facts import Unit
-from agent.model.restarts import MANAGER, Attempt, Outcome, Performed, Plan, Result, Rule, Step, Wave, brake_after
+from agent.model.restarts import MANAGER, Attempt, Outcome, Performed, Plan, Result, Rule, Step, Took, Wave, brake_after
 from agent.restart.follow import Watch, close, follow
 from agent.restart.hands import Hands, held, look
 from agent.restart.manager import STEP as MANAGER_STEP
@@ -55,10 +55,12 @@ async def _go(waves: Sequence[Wave], hands: Hands, outcomes: list[Outcome]) -> s
         if units is None:
             return "systemd does not answer"
         due = [step for step in wave.steps if not _is_renewed(step, units.get(step.unit))]
-        refused = await _refuse(due, units, hands)
+        refused, tested = await _refuse(due, units, hands)
         if reason := await held(hands):
             return reason
-        watches = [Watch(step, hands.note_attempt(step), hands.clock()) for step in wave.steps]
+        watches = [
+            Watch(step, hands.note_attempt(step), hands.clock(), tested.get(step.unit, ())) for step in wave.steps
+        ]
         outcomes += await _carry_out(watches, due, refused, hands)
     return ""
 
@@ -75,8 +77,9 @@ async def resume(attempts: Sequence[Attempt], rules: Sequence[Rule], hands: Hand
     steps = {name: _step_again(attempt, units, rules) for name, attempt in pending.items()}
     due = [step for step in steps.values() if _is_untouched(step, units.get(step.unit))]
     reason = await held(hands)
-    refused = {step.unit: _not_run(step, reason) for step in due} if reason else await _refuse(due, units, hands)
-    watches = [Watch(steps[name], attempt, hands.clock()) for name, attempt in pending.items()]
+    refused, tested = await _refuse([] if reason else due, units, hands)
+    refused |= {step.unit: _not_run(step, reason) for step in due if reason}
+    watches = [Watch(steps[name], attempt, hands.clock(), tested.get(name, ())) for name, attempt in pending.items()]
     outcomes = await _carry_out(watches, due, refused, hands)
     for attempt in attempts:
         if attempt.unit == MANAGER:
@@ -88,15 +91,30 @@ async def _carry_out(
     watches: Sequence[Watch], due: Sequence[Step], refused: Mapping[str, Outcome], hands: Hands
 ) -> list[Outcome]:
     """Do the steps that are `due` and not `refused`, and follow all but the refused to their end."""
-    closed = [close(watch, refused[watch.step.unit], hands) for watch in watches if watch.step.unit in refused]
+    closed = [
+        close(watch, replace(refused[watch.step.unit], took=watch.tested), hands)
+        for watch in watches
+        if watch.step.unit in refused
+    ]
     going = [watch for watch in watches if watch.step.unit not in refused]
     await _begin([step for step in due if step.unit not in refused], hands)
     return closed + await follow(going, hands)
 
 
-async def _refuse(steps: Sequence[Step], units: Mapping[str, Unit], hands: Hands) -> dict[str, Outcome]:
-    found = await asyncio.gather(*(hands.precheck(step, units) for step in steps))
-    return {outcome.unit: outcome for outcome in found if outcome}
+async def _refuse(
+    steps: Sequence[Step], units: Mapping[str, Unit], hands: Hands
+) -> tuple[dict[str, Outcome], dict[str, Took]]:
+    """Return what may not be restarted and why, and how long each test of a configuration took."""
+    found = await asyncio.gather(*(_test(step, units, hands) for step in steps))
+    refused = {step.unit: outcome for step, (outcome, _) in zip(steps, found, strict=True) if outcome}
+    return refused, {
+        step.unit: (("precheck", took),) for step, (_, took) in zip(steps, found, strict=True) if step.tests
+    }
+
+
+async def _test(step: Step, units: Mapping[str, Unit], hands: Hands) -> tuple[Outcome | None, float]:
+    begun = hands.clock()
+    return await hands.precheck(step, units), hands.clock() - begun
 
 
 async def _begin(steps: Sequence[Step], hands: Hands) -> None:

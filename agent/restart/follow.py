@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from agent.model.facts import Unit
-from agent.model.restarts import BROKEN, Attempt, Outcome, Result, Step
+from agent.model.restarts import BROKEN, Attempt, Outcome, Result, Step, Took
 from agent.restart.hands import Hands, look, still_stale
 from agent.restart.verify import Seen, is_up, judge
 
@@ -23,13 +23,14 @@ NEVER = float("inf")
 class Watch:
     """One attempt while it is followed. Times by `Hands.clock`.
 
-    ended: when no job was left. first: the unit at the look after that. settled_at: when it counts as
+    tested: how long the test of its configuration took, where it has one. ended: when no job was left. first: the unit at the look after that. settled_at: when it counts as
     settled, or as hopeless. last, dependants: as seen last.
     """
 
     step: Step
     attempt: Attempt
     begun: float
+    tested: Took = ()
     ended: float | None = None
     settled_at: float = NEVER
     first: Unit | None = None
@@ -88,25 +89,31 @@ def _update(watch: Watch, units: Mapping[str, Unit] | None, now: float) -> None:
 
 
 async def _prove(watches: Sequence[Watch], hands: Hands) -> list[Outcome]:
-    wrong = await asyncio.gather(*(_ask(watch, hands) for watch in watches))
+    asked = hands.clock()
+    answers = await asyncio.gather(*(_ask(watch, hands) for watch in watches))
     begun = hands.clock()
     anything_up = any(watch.last and is_up(watch.last) for watch in watches)
     stale = await still_stale(hands) if anything_up else {}
     recheck = hands.clock() - begun
     outcomes = []
-    for watch, ailment in zip(watches, wrong, strict=True):
+    for watch, (ailment, probed) in zip(watches, answers, strict=True):
         left = None if stale is None else stale.get(watch.step.unit, ())
-        ended = begun if watch.ended is None else watch.ended
-        took = (("job", ended - watch.begun), ("settle", begun - ended), ("recheck", recheck))
+        ended = asked if watch.ended is None else watch.ended
+        stages = (("job", ended - watch.begun), ("settle", asked - ended), *probed, ("recheck", recheck))
+        took = (*watch.tested, *stages)
         outcome = judge(watch.step, Seen(watch.first, watch.last, watch.dependants, left, took, ailment))
         outcomes.append(close(watch, await _with_journal(outcome, watch, hands), hands))
     return outcomes
 
 
-async def _ask(watch: Watch, hands: Hands) -> str:
-    """Return what its probe finds wrong with a unit that is up; empty: nothing, or it has none."""
+async def _ask(watch: Watch, hands: Hands) -> tuple[str, Took]:
+    """Return what its probe finds wrong with a unit that is up, and its time; empty: nothing, or it has none."""
     wanted = watch.step.rule.probe
-    return await hands.probe(wanted) if wanted and watch.last and is_up(watch.last) else ""
+    if not wanted or watch.last is None or not is_up(watch.last):
+        return "", ()
+    begun = hands.clock()
+    ailment = await hands.probe(wanted)
+    return ailment, (("probe", hands.clock() - begun),)
 
 
 async def _with_journal(outcome: Outcome, watch: Watch, hands: Hands) -> Outcome:

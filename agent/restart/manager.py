@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Awaitable, Callable
 
 from agent.model.errors import AgentError
-from agent.model.restarts import MANAGER, Attempt, Outcome, Result, Rule, Step
+from agent.model.restarts import MANAGER, Attempt, Outcome, Result, Rule, Step, Took
 from agent.restart.hands import Hands, held, still_stale
 
 PATIENCE = 60.0
@@ -53,9 +53,7 @@ async def _prove(hands: Hands) -> tuple[Result, str]:
     return (Result.LEFTOVER, STALE) if MANAGER in stale else (Result.FRESH, "")
 
 
-def _close(
-    attempt: Attempt, hands: Hands, result: Result, hint: str = "", took: tuple[tuple[str, float], ...] = ()
-) -> Outcome:
+def _close(attempt: Attempt, hands: Hands, result: Result, hint: str = "", took: Took = ()) -> Outcome:
     outcome = Outcome(MANAGER, result, took, hint=hint)
     hands.note_outcome(attempt, outcome)
     return outcome

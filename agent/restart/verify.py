@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from agent.model import users
 from agent.model.facts import StaleProcess, Unit
-from agent.model.restarts import Outcome, Result, Step
+from agent.model.restarts import Outcome, Result, Step, Took
 
 GONE = Unit("", active="inactive")
 
@@ -41,7 +41,7 @@ class Seen:
     last: Unit | None
     dependants: Mapping[str, Unit]
     stale: tuple[StaleProcess, ...] | None
-    took: tuple[tuple[str, float], ...] = ()
+    took: Took = ()
     ailment: str = ""
 
 

@@ -408,6 +408,31 @@ def test_a_unit_that_runs_and_does_not_answer_is_not_called_well() -> None:
     assert performed.held.startswith("a.service (probe-failed)")
 
 
+def test_each_stage_that_there_was_is_recorded_with_its_time() -> None:
+    """The test of the configuration before the job, and the probe after the settle time, are none of either."""
+    systemd = SmallSystemd(Sketch("a.service"), Sketch("b.service"), Sketch("no.service"))
+
+    async def check(step: Step, units: Mapping[str, Unit]) -> Outcome | None:
+        await systemd.sleep(3.0)
+        return Outcome(step.unit, Result.PRECHECK_FAILED) if step.unit == "no.service" else None
+
+    async def ask(target: Probe) -> str:
+        await systemd.sleep(4.0)
+        return ""
+
+    plan = plan_of(systemd, ("a.service", "no.service"), rule=Rule("*", probe=Probe(Way.TCP, "localhost", 80)))
+    (wave,) = plan.waves
+    plan = replace(plan, waves=(replace(wave, steps=tuple(replace(s, tests=(s.unit,)) for s in wave.steps)),))
+    untested = plan_of(systemd, ("b.service",))
+    hands = replace(Daemon(systemd).hands(), precheck=check, probe=ask)
+    outcomes = {done.unit: done for one in (plan, untested) for done in asyncio.run(execute(one, hands)).outcomes}
+    tested = dict(outcomes["a.service"].took)
+    assert list(tested) == ["precheck", "job", "settle", "probe", "recheck"]
+    assert tested["precheck"] >= 3.0 and tested["probe"] >= 4.0 and tested["job"] + tested["settle"] < 4.0
+    assert [stage for stage, _ in outcomes["no.service"].took] == ["precheck"]
+    assert [stage for stage, _ in outcomes["b.service"].took] == ["job", "settle", "recheck"]
+
+
 def test_a_unit_that_is_down_is_not_asked() -> None:
     systemd = SmallSystemd(Sketch("a.service", fate="fails"))
 
