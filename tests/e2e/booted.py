@@ -101,11 +101,6 @@ class Booted:
         self._nspawn.wait(timeout)
         self.leader = 0
 
-    def reboot(self) -> None:
-        """Shut down and boot again."""
-        self.poweroff()
-        self.boot()
-
     def close(self) -> None:
         """Kill the machine and remove everything that it had."""
         nspawn.kill(self.cgroup / "payload")

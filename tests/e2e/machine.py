@@ -91,10 +91,6 @@ class Machine(Booted):
         shutil.copyfile(source, self.path(inside))
         shutil.copymode(source, self.path(inside))
 
-    def copy_out(self, inside: str, target: Path) -> None:
-        """Copy a file of the machine's disk to the host."""
-        shutil.copyfile(self.path(inside), target)
-
     def write(self, inside: str, text: str, mode: int = 0o644) -> None:
         """Write a file on any of the machine's file systems, owned by root."""
         script = 'mkdir -p "${1%/*}"; cat >"$1"; chmod "$2" "$1"'

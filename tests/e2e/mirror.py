@@ -98,11 +98,6 @@ class Apt:
         rows = re.findall(r"^  (?:Installed|Candidate): (\S+)$", text, re.MULTILINE)
         return (rows[0], rows[1]) if len(rows) == 2 else ("(none)", "(none)")
 
-    def has_newer(self, package: str) -> bool:
-        """Tell whether the archives have a newer version of an installed package."""
-        old, new = self.policy(package)
-        return old not in ("(none)", new)
-
     def upgradable(self) -> list[str]:
         """Return the packages that an upgrade of everything would upgrade."""
         return re.findall(r"^Inst (\S+) \[", self.get("--simulate", "dist-upgrade"), re.MULTILINE)

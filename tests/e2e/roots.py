@@ -63,8 +63,9 @@ APT::Periodic::Enable "1";
 APT::Periodic::Unattended-Upgrade "always";
 Dir::Cache::pkgcache "";
 END
-ln -sf /dev/null /etc/systemd/system/apt-daily.timer
-ln -sf /dev/null /etc/systemd/system/apt-daily-upgrade.timer
+for timer in apt-daily apt-daily-upgrade dpkg-db-backup e2scrub_all exim4-base fstrim; do
+    ln -sf /dev/null "/etc/systemd/system/$timer.timer"
+done
 useradd --create-home --shell /bin/bash alice
 useradd --create-home --shell /bin/bash bob
 ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/id_ed25519

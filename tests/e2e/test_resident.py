@@ -1,7 +1,11 @@
 """What the daemon costs while nothing happens, and how it is locked in."""
 
 import re
+import select
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -11,8 +15,6 @@ from tests.e2e.machine import Machine
 IDLE = 62
 BEATS = 4
 """Signs of life in that time: one each third of the watchdog's minute."""
-STRANGERS = 16
-"""The kernel wakes who waits for a new host name when any machine on it gets one, and others boot beside this one."""
 MEBIBYTE = 1024
 COUNT = r"""
 import os, re, sys
@@ -25,16 +27,42 @@ print(total)
 """
 
 
+@contextmanager
+def counting_renames() -> Iterator[list[bytes]]:
+    """Collect a row for each time that any machine on this kernel got another name: who waits for one is woken by all."""
+    seen: list[bytes] = []
+    over = threading.Event()
+
+    def watch() -> None:
+        with open("/proc/sys/kernel/hostname", "rb", buffering=0) as name:
+            poll = select.poll()
+            poll.register(name, select.POLLPRI)
+            while not over.is_set():
+                name.seek(0)
+                row = name.read()
+                seen.extend([row] if poll.poll(200) else [])
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        thread.join()
+
+
 def test_a_minute_of_idling_wakes_up_for_the_watchdog_alone_and_memory_is_small(machine: Machine) -> None:
     """After an upgrade: its scans and restarts leave nothing that ticks, and no memory in use."""
     scenario.upgrade(machine)
     time.sleep(5)
     pid = machine.pid("aftercare.service")
     assert machine.unit("aftercare.service")["WatchdogUSec"] == "1min"
-    before = int(machine.python(COUNT, str(pid)).stdout)
-    time.sleep(IDLE)
-    woken = int(machine.python(COUNT, str(pid)).stdout) - before
-    assert 1 <= woken <= 2 * BEATS + STRANGERS, f"{woken} context switches in {IDLE} s"
+    with counting_renames() as renamed:
+        before = int(machine.python(COUNT, str(pid)).stdout)
+        time.sleep(IDLE)
+        woken = int(machine.python(COUNT, str(pid)).stdout) - before
+    most = 2 * (BEATS + len(renamed))
+    assert 1 <= woken <= most, f"{woken} context switches in {IDLE} s, {len(renamed)} machines renamed"
     resident = int(re.findall(r"VmRSS:\s+(\d+) kB", machine.read(f"/proc/{pid}/status"))[0])
     assert resident <= 40 * MEBIBYTE, f"{resident / MEBIBYTE:.1f} MiB resident"
     assert machine.pids("aftercare.service") == [pid], "workers stayed behind"
@@ -50,10 +78,10 @@ def test_the_sandbox_is_as_tight_as_promised(machine: Machine) -> None:
 def test_a_loop_that_hangs_is_ended_by_the_watchdog_and_comes_back(machine: Machine) -> None:
     """A stopped process gives no sign of life: systemd kills it, and the next one goes on."""
     machine.run("mkdir -p /etc/systemd/system/aftercare.service.d")
-    machine.write("/etc/systemd/system/aftercare.service.d/soon.conf", "[Service]\nWatchdogSec=4\n")
+    machine.write("/etc/systemd/system/aftercare.service.d/soon.conf", "[Service]\nWatchdogSec=8\n")
     machine.run("systemctl daemon-reload; systemctl restart aftercare.service")
     pid = machine.pid("aftercare.service")
-    time.sleep(10)
+    time.sleep(18)
     assert machine.pid("aftercare.service") == pid, "it gave no sign of life in time"
     machine.run(["kill", "-STOP", str(pid)])
     replaced = lambda: machine.pid("aftercare.service") not in (0, pid)  # noqa: E731

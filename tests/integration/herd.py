@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ OLD, NEW, OTHER = (
 )
 """Three small real libraries with different build-ids, which every libc6 has."""
 
+REPOSITORY = Path(__file__).parents[2]
+WORKER = f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); from agent.checks.worker import main; sys.exit(main())"
 LIBRARY = "/usr/lib/x86_64-linux-gnu/libdemo.so.1"
 PROGRAM = "/usr/sbin/demod"
 NOBODY = 65534
@@ -38,6 +41,14 @@ WAIT = """
 print("ready", os.getpid(), flush=True)
 sys.stdin.read()
 """
+
+
+def until_state(pid: int, state: str) -> None:
+    """Wait until the kernel gives a process that state: D (waits and cannot be interrupted), Z (its main thread ended)."""
+    end = time.monotonic() + 20
+    while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != state:
+        assert time.monotonic() < end, f"{pid} is never in the state {state}"
+        time.sleep(0.02)
 
 
 @dataclass

@@ -105,7 +105,6 @@ asyncio.run(main())
 second argument: seconds after which it says each time how often it was woken."""
 
 OURS = ("203.0.113.10", "2001:db8:1::10")
-GATEWAYS = ("203.0.113.1", "2001:db8:1::1")
 SINKS = ("198.51.100.25", "2001:db8:2::25")
 
 

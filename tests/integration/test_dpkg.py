@@ -277,6 +277,9 @@ async def settles(root: Root, work: Callable[[], None], quiet: float) -> list[da
     files = FileWatch(happened, complaints.append, watches)
     files.start(loop)
     await asyncio.to_thread(work)
+    async with asyncio.timeout(20):
+        while not settled:
+            await asyncio.sleep(quiet)
     await asyncio.sleep(4 * quiet)
     files.close()
     assert not complaints

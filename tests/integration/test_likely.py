@@ -143,8 +143,6 @@ def test_a_copy_of_an_interpreter_mounted_over_it_is_nobody(machine: Root, place
     shutil.copy(machine.at(PYTHON), own)
     own.chmod(0o755)
     script = f"mount --bind {own} {machine.at(PYTHON)} && exec {machine.at(PYTHON)} -I {machine.at(SCRIPT)}"
-    if subprocess.run([*IN_A_NAMESPACE_OF_HIS_OWN, "true"], capture_output=True, check=False).returncode:
-        pytest.skip("unprivileged user namespaces are forbidden here")
     with started([*IN_A_NAMESPACE_OF_HIS_OWN, "sh", "-c", script]) as pid, daemon(machine) as honest:
         assert os.readlink(f"/proc/{pid}/exe") == str(machine.at(PYTHON))
         unpack(machine, "demo", SOON)
@@ -292,9 +290,9 @@ def test_programs_that_no_interpreter_runs_cost_next_to_nothing(machine: Root) -
     try:
         took = []
         for _ in range(5):
-            begun = time.perf_counter()
+            begun = time.process_time()
             assert not find_doubts(machine.host, snapshot, request()).any
-            took.append(time.perf_counter() - begun)
+            took.append(time.process_time() - begun)
         assert min(took) < 0.010 * len(os.listdir("/proc")) / 1000 + 0.001
     finally:
         for process in sleeping:

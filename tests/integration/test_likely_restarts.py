@@ -4,7 +4,6 @@ import asyncio
 import os
 import shutil
 import stat
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,12 +25,14 @@ from tests.integration.herd import (
     IN_A_NAMESPACE_OF_HIS_OWN,
     LIBRARY,
     NEW,
+    WORKER,
     Root,
     evidence,
     files,
     holding,
     stale_pids,
     started,
+    until_state,
 )
 from tests.integration.test_likely import PYTHON, SCRIPT, SOON, UNIT, machine, unpack
 
@@ -117,13 +118,8 @@ def test_who_hangs_whoever_reads_his_maps_hangs_nobody_who_reads_his_command_lin
     hanging = [*IN_A_NAMESPACE_OF_HIS_OWN, python, "-B", str(script), str(node), str(mountpoint)]
     with started(hanging) as victim, started([python, "-I", str(machine.at(SCRIPT))]) as honest:
         unpack(machine, "demo", SOON)
-        while Path(f"/proc/{victim}/stat").read_text().rpartition(")")[2].split()[0] != "D":
-            time.sleep(0.02)
+        until_state(victim, "D")
         request = Request("libraries", datetime.now(UTC), retired=())
         result = asyncio.run(workers.check(machine.host, Settings(check_limit=20), request))
         assert stale_pids(result).keys() == {honest}
         assert any("stuck" in line and str(victim) in line for line in result.unseen)
-
-
-REPOSITORY = Path(__file__).parents[2]
-WORKER = f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); from agent.checks.worker import main; sys.exit(main())"

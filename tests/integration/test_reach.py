@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +20,19 @@ from agent.host.transactions import read_snapshot
 from agent.model import contract
 from agent.model.facts import Host, Retired
 from agent.model.findings import CheckResult, Confidence, StaleUnit
-from tests.integration.herd import LIBRARY, NEW, NOBODY, OLD, OTHER, Root, evidence, holding, stale_pids
+from tests.integration.herd import (
+    LIBRARY,
+    NEW,
+    NOBODY,
+    OLD,
+    OTHER,
+    REPOSITORY,
+    Root,
+    evidence,
+    holding,
+    stale_pids,
+    until_state,
+)
 
 LOOK = """
 import json, sys
@@ -63,7 +74,6 @@ print("ready", os.getpid(), flush=True)
 ctypes.CDLL(None).syscall(60, 0)
 """
 """exit(2), of one thread alone."""
-REPOSITORY = Path(__file__).parents[2]
 
 
 def test_without_the_capability_for_map_files_everything_is_likely_at_most(root: Root) -> None:
@@ -82,11 +92,11 @@ def test_without_the_capability_for_map_files_everything_is_likely_at_most(root:
 def test_without_root_ones_own_processes_are_listed_and_the_others_counted(root: Root) -> None:
     with holding(root.at(LIBRARY), argv=UNPRIVILEGED) as own, holding(root.at(LIBRARY)) as foreign:
         root.install("libdemo", "1.1", {LIBRARY: NEW})
+        threads = sum(processes.is_kernel_thread(Host(), pid) for pid in processes.read_pids(Host()))
         result = look(root, None, UNPRIVILEGED)
         assert stale_pids(result).keys() == {own} and own != foreign
         count, words = result.unseen[0].split(" ", 1)
         assert words in ("processes of other users (not root)", "process of other users (not root)")
-        threads = sum(processes.is_kernel_thread(Host(), pid) for pid in processes.read_pids(Host()))
         assert 1 <= int(count) <= result.detail["processes"] - threads
 
 
@@ -199,8 +209,7 @@ def test_a_process_whose_main_thread_has_ended_is_seen(
     with holding(root.at(LIBRARY), code=END_MAIN_THREAD) as pid:
         root.install("libdemo", "1.1", {LIBRARY: NEW})
         retired = root.retire(before)
-        while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
-            time.sleep(0.02)
+        until_state(pid, "Z")
         (found,) = stale_pids(root.check(retired)).values()
         (process,) = evidence(found).processes
         assert str(process.pid) in os.listdir(f"/proc/{pid}/task") and evidence(found).confidence is Confidence.CERTAIN

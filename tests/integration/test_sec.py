@@ -38,9 +38,20 @@ from agent.model.restarts import Disposition
 from agent.report import formats
 from agent.restart.plan import make_plan
 from agent.stale.blame import unit_of
-from tests.integration.herd import LIBRARY, NEW, NOBODY, OTHER, Root, evidence, holding, stale_pids, started
+from tests.integration.herd import (
+    LIBRARY,
+    NEW,
+    NOBODY,
+    OTHER,
+    REPOSITORY,
+    WORKER,
+    Root,
+    evidence,
+    holding,
+    stale_pids,
+    started,
+)
 
-REPOSITORY = Path(__file__).parents[2]
 PYTHON = str(Path("/usr/bin/python3").resolve())
 RUNS = frozenset({"os.exec", "os.fork", "os.posix_spawn", "os.system", "subprocess.Popen"})
 LOADS = frozenset({"import", "exec", "compile"})
@@ -95,9 +106,9 @@ def printed(result: CheckResult) -> dict[str, str]:
     view = {"v": 1, "checked_at": None, "findings": findings, "detail": {}, "unseen": list(result.unseen)}
     return {
         "json": json.dumps(findings, indent=1, ensure_ascii=False),
-        "nagios": formats.nagios(result.findings, result.unseen)[0],
-        "needrestart": formats.needrestart(result.findings, result.unseen)[0],
-        "openmetrics": formats.openmetrics(result.findings, result.unseen)[0],
+        "nagios": formats.nagios(findings, [contract.printable(line) for line in result.unseen])[0],
+        "needrestart": formats.needrestart(findings)[0],
+        "openmetrics": formats.openmetrics(findings)[0],
         "text": blocks.write(screens.status(view)),
     }
 
@@ -291,7 +302,7 @@ def cgroups() -> Iterator[Path]:
     rows = (line.split() for line in Path("/proc/self/mounts").read_text().splitlines())
     mounts = [Path(row[1]) for row in rows if row[2] == "cgroup2"]
     if not mounts or not os.access(mounts[0] / "cgroup.procs", os.W_OK):
-        pytest.skip("no unified hierarchy that may be written")
+        pytest.fail("no unified hierarchy that may be written")
     own = mounts[0] / f"aftercare-{os.getpid()}.service"
     own.mkdir()
     yield own
@@ -477,7 +488,6 @@ def test_sec_18_names_as_long_as_a_page_do_not_burst_the_worker(
         assert large in stale_pids(result) or count > 500
 
 
-WORKER = f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); from agent.checks.worker import main; sys.exit(main())"
 LONG_NAMES = """
 import ctypes, shutil
 os.chdir({place!r})

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import stat
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -17,11 +16,19 @@ from agent.host import processes
 from agent.model.facts import Host
 from agent.model.findings import CheckResult, Request
 from tests.integration import stuck
-from tests.integration.herd import IN_A_NAMESPACE_OF_HIS_OWN, LIBRARY, NEW, Root, holding, stale_pids, started
+from tests.integration.herd import (
+    IN_A_NAMESPACE_OF_HIS_OWN,
+    LIBRARY,
+    NEW,
+    WORKER,
+    Root,
+    holding,
+    stale_pids,
+    started,
+    until_state,
+)
 
 FUSE = os.makedev(10, 229)
-REPOSITORY = Path(__file__).parents[2]
-WORKER = f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); from agent.checks.worker import main; sys.exit(main())"
 PYTHON = ("/usr/bin/python3", "-B")
 
 
@@ -43,10 +50,6 @@ def stuck_argv(place: Path, number: int) -> list[str]:
     return [*IN_A_NAMESPACE_OF_HIS_OWN, *PYTHON, str(place / "stuck.py"), str(place / "fuse"), str(mountpoint)]
 
 
-def hangs(pid: int) -> bool:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "D"
-
-
 def check(root: Root, request: Request) -> CheckResult:
     return asyncio.run(workers.check(Host(root=str(root.path)), Settings(check_limit=20), request))
 
@@ -59,8 +62,8 @@ def test_any_number_of_stuck_processes_of_a_user_hides_nobody_elses(
     before = root.index()
     with holding(root.at(LIBRARY)) as pid:
         root.install("libdemo", "1.1", {LIBRARY: NEW})
-        time.sleep(0.5)
-        assert all(map(hangs, victims)), "they are not stuck at all"
+        for victim in victims:
+            until_state(victim, "D")
         request = Request("libraries", datetime.now(UTC), retired=root.retire(before))
         result = check(root, request)
     assert stale_pids(result).keys() == {pid}

@@ -343,7 +343,7 @@ def test_a_caller_that_goes_away_ends_its_stream_at_once(daemon: Daemon) -> None
         connection.sendall(WATCH)
         assert daemon.handlers.begun.acquire(timeout=3)
         assert not daemon.handlers.cancelled.acquire(timeout=0.2)
-    assert daemon.handlers.cancelled.acquire(timeout=1)
+    assert daemon.handlers.cancelled.acquire(timeout=5)
     assert soon(lambda: daemon.connections() == 0)
 
 
@@ -351,7 +351,7 @@ def test_a_caller_that_goes_away_ends_its_plain_call_too(daemon: Daemon) -> None
     with daemon.open() as connection:
         connection.sendall(WAIT)
         assert daemon.handlers.begun.acquire(timeout=3)
-    assert daemon.handlers.cancelled.acquire(timeout=1)
+    assert daemon.handlers.cancelled.acquire(timeout=5)
 
 
 def test_a_caller_that_is_done_with_sending_still_gets_its_answer(daemon: Daemon) -> None:
@@ -442,17 +442,17 @@ def test_a_client_killed_in_the_middle_of_a_frame_leaves_nothing(daemon: Daemon)
     assert soon(lambda: daemon.connections() == 0, 1.0)
 
 
-def test_a_client_that_never_reads_is_dropped_and_nobody_else_waits(daemon: Daemon) -> None:
-    with daemon.open() as deaf:
+def test_a_client_that_never_reads_is_dropped_and_nobody_else_waits(path: str) -> None:
+    with Daemon(path, Limits(idle=10, write=2)) as daemon, daemon.open() as deaf:
         deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         with contextlib.suppress(TimeoutError):
             deaf.settimeout(0.2)
             deaf.sendall(b'{"method":"org.aftercare.Agent.Status"}\0' * 5000)
         begun = time.monotonic()
         daemon.call("Counts")
-        assert time.monotonic() - begun < 0.4
-        assert soon(lambda: daemon.connections() == 0)
-    assert len(daemon.handlers.peers) < 10
+        assert time.monotonic() - begun < 1.5
+        assert soon(lambda: daemon.connections() == 0, 6.0)
+        assert len(daemon.handlers.peers) < 10
 
 
 CROWD = """
@@ -538,7 +538,7 @@ def test_stopping_ends_open_streams(path: str) -> None:
         watching = wire.stream("Watch", path=path)
         assert [next(watching)["message"] for _ in range(3)] == ["0", "1", "2"]
         begun = time.monotonic()
-    assert time.monotonic() - begun < 2 and daemon.handlers.cancelled.acquire(timeout=1)
+    assert time.monotonic() - begun < 2 and daemon.handlers.cancelled.acquire(timeout=5)
     with pytest.raises(AgentError, match="went away"):
         next(watching)
 
@@ -573,7 +573,7 @@ def test_the_time_limit_is_for_the_whole_of_a_call(daemon: Daemon) -> None:
     begun = time.monotonic()
     with pytest.raises(AgentError, match=r"did not answer within 0\.3 s") as caught:
         wire.call("Wait", path=daemon.path, timeout=0.3)
-    assert caught.value.kind is Kind.TIMED_OUT and 0.25 < time.monotonic() - begun < 1
+    assert caught.value.kind is Kind.TIMED_OUT and 0.25 < time.monotonic() - begun < 5
 
 
 def test_the_time_limit_holds_where_the_daemon_no_longer_accepts(path: str) -> None:

@@ -47,8 +47,7 @@ def test_a_look_that_found_no_transaction_does_not_forget_when_the_window_opens(
             await ask(corridor, "wait")
         else:
             corridor.put(Touched(Topic.PACKAGES, "the lock was released", datetime.now(UTC)))
-        await until(lambda: "look" in doors.done)
-        await asyncio.sleep(1)
+        await until(lambda: "restart a.service" in doors.done)
 
     drive(store, doors, play)
     assert "restart a.service" in steps(doors)
@@ -77,8 +76,7 @@ def test_a_snooze_ends_by_itself_also_after_a_restart_of_the_daemon(store: Store
     doors = ScriptedDoors(looked(stale("a.service", Disposition.DEFER)))
 
     async def play(corridor: Corridor) -> None:
-        await asyncio.sleep(1.5)
-        assert view_json(corridor.view)["findings"]
+        await until(lambda: view_json(corridor.view)["findings"])
 
     drive(store, doors, play)
 
