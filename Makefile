@@ -12,7 +12,7 @@ demo:           ## as root: see it at work on a throwaway Debian 12; nothing but
 test:           ## as root: all tests, on booted Debian 12 and 13 too (ARGS="-k word" picks some)
 	@setup/test tests/unit tests/integration tests/e2e $(ARGS)
 
-test-mkl:       ## as root: every MKL release and mixture against real imports (fetches 1.2 GB once)
+test-mkl:       ## as root: every MKL release and mixture under numpy itself (3 GB and 7 minutes once, then 2)
 	@AFTERCARE_MKL=full setup/test tests/integration/test_mkl_states.py $(ARGS)
 
 test-unit:      ## the tests that take seconds and touch nothing

@@ -127,7 +127,7 @@ def numpy_prove(options: Namespace) -> int:
     done = run_as(user, argv, timeout=limit, properties=SANDBOX, environment=variables)
     seen = proof.judge(done.status, done.stdout, done.stderr)
     expected = judged.verdict.expected
-    agrees = proof.agrees(seen, judged.verdict.kind, expected.status if expected else 0)
+    agrees = proof.agrees(seen, judged.verdict.kind, expected.status if expected else None)
     data = {
         "v": 1,
         "environment": printable(judged.environment.path),
@@ -148,6 +148,8 @@ def numpy_prove(options: Namespace) -> int:
 
 
 def _host(options: Namespace) -> Host:
+    if not os.path.isdir(options.root):
+        raise AgentError(Problem.UNREADABLE, f"{printable(options.root)} is no directory", "name one with --root DIR")
     return Host(root=options.root if options.root == "/" else os.path.realpath(options.root))
 
 

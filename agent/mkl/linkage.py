@@ -16,16 +16,16 @@ FILE = re.compile(r"libmkl_(?P<part>[a-z0-9_]+?)(?:-[0-9a-f]{6,})?(?P<suffix>\.s
 """libmkl_core.so.2, libmkl_rt.so, and libmkl_rt-1a2b3c4d.so.2 as auditwheel renames it."""
 OPENMP = re.compile(r"lib(?:iomp5|omp5?)(?:-[0-9a-f]{6,})?\.so(?:\..*)?")
 BLAS = re.compile(r"lib(?:c?blas|lapacke?)(?:64)?\.so\.3")
-GOMP, GOMP_OF_COMPILER = "libgomp.so.1", "libgomp.so"
-"""Up to 2020, libmkl_rt asks for the name by which a compiler links: Debian has it out of ld.so's sight (tried)."""
-THREADING = {
-    "intel": ("intel_thread", "libiomp5.so"),
-    "sequential": ("sequential", ""),
-    "gnu": ("gnu_thread", GOMP),
-    "tbb": ("tbb_thread", ""),
-    "pgi": ("pgi_thread", ""),
+INTEL_OPENMP, GOMP, GOMP_OF_COMPILER = "libiomp5.so", "libgomp.so.1", "libgomp.so"
+"""Up to 2020, libmkl_rt asks not for GOMP: the name by which a compiler links is out of ld.so's sight on Debian."""
+THREADING: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "intel": ("intel_thread", (INTEL_OPENMP,)),
+    "sequential": ("sequential", ()),
+    "gnu": ("gnu_thread", (GOMP, GOMP_OF_COMPILER, INTEL_OPENMP)),
+    "tbb": ("tbb_thread", ()),
+    "pgi": ("pgi_thread", ()),
 }
-"""MKL_THREADING_LAYER → the library, and the OpenMP runtime that it wants opened before it."""
+"""MKL_THREADING_LAYER → the library, and the OpenMP runtimes of which it wants the first that is there before it."""
 KERNELS = (("avx512", "avx512f avx512bw avx512cd avx512dq avx512vl"), ("avx2", "avx2 fma"), ("mc3", "sse4_2"))
 """What Intel's processors get, best first; all others get `def`."""
 INTEL = "GenuineIntel"
@@ -96,16 +96,18 @@ def kernels(cpu: Cpu, suffix: str) -> tuple[str, ...]:
 
 
 def layers(load: Load, environment: Mapping[str, str]) -> tuple[Wanted, ...]:
-    """Return the files that libmkl_rt opens at its first call, in order; none where libmkl_rt is not loaded."""
+    """Return the files that libmkl_rt opens at its first call, in order; none where libmkl_rt is not loaded.
+
+    Of several OpenMP runtimes it takes the first that is there.
+    """
     runtime = find(load, "rt")
     if runtime is None:
         return ()
-    library, openmp = THREADING[threading(environment)]
-    if openmp == GOMP and suffix_of(runtime) == ".so":
-        openmp = GOMP_OF_COMPILER
-    names = ["core", openmp, library, interface(environment)]
-    full = [name if name == openmp else f"libmkl_{name}{suffix_of(runtime)}" for name in names]
-    return tuple(Wanted(name, runtime.path, name == openmp) for name in full if name)
+    suffix = suffix_of(runtime)
+    library, runtimes = THREADING[threading(environment)]
+    openmp = [name for name in runtimes if name != GOMP or suffix != ".so"]
+    own = [f"libmkl_{part}{suffix}" for part in ("core", library, interface(environment))]
+    return tuple(Wanted(name, runtime.path, name in openmp) for name in (own[0], *openmp, *own[1:]))
 
 
 def wanted_kernels(load: Load, cpu: Cpu) -> tuple[Wanted, ...]:

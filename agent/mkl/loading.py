@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from agent.mkl.facts import Facts, Library, Load
-from agent.mkl.linkage import find, layers, wanted_kernels
+from agent.mkl.linkage import find, is_mkl, layers, wanted_kernels
 
 BLAS_NAMES = re.compile(r"(?:cblas_|LAPACKE_|Dfti).*|.*(?:mkl_|MKL_).*|[a-z][a-z0-9]*(?:_64)?_")
 """What only a BLAS, a LAPACK or MKL offers. The rest of what is lacking may come from the interpreter and its libm."""
@@ -20,15 +20,17 @@ RENAMED = ("DGELST", "mkl_lapack_dgelst")
 """LAPACK 3.11 came to MKL together with its new name, oneMKL; libmkl_rt has the first, libmkl_core the second."""
 FIRST_CALL = "omp_get_num_procs"
 NOWHERE = "cannot open shared object file: No such file or directory"
+LOOKUP = "symbol lookup error"
 
 
 class Stage(StrEnum):
-    """Where it goes wrong: while the module is loaded; in libmkl_rt; in the kernel; in the OpenMP runtime."""
+    """Where it goes wrong: while the module is loaded; in libmkl_rt; in the kernel; in the OpenMP runtime; later on."""
 
     MODULE = "module"
     LAYER = "layer"
     KERNEL = "kernel"
     OPENMP = "openmp"
+    CALL = "call"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,7 @@ class Failure:
     """The first thing that goes wrong. name: the file; symbol: what it lacks, empty where the file itself is missing.
 
     count: how many symbols are lacking. path: by which it is, or would be, loaded. status: what Python ends with;
-    text: what is printed. by: the path of what asked for it.
+    text: what is printed. by: the path of what asked for it. reason: what ld.so told MKL, which may keep it to itself.
     """
 
     stage: Stage
@@ -47,6 +49,7 @@ class Failure:
     status: int
     text: str
     by: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +129,11 @@ def _open(
         reason = f"{found.library.path}: undefined symbol: {found.symbol}"
     else:
         return None
-    text = f"{_brand(loader, upper=True)} ERROR: {reason}.\n{_brand(loader)} FATAL ERROR: Cannot load {name}."
+    text = f"{_brand(loader)} FATAL ERROR: Cannot load {name}."
+    if loader.soname:  # Up to 2019, MKL's libraries had none; nor did they say what ld.so told them.
+        text = f"{_brand(loader, upper=True)} ERROR: {reason}.\n{text}"
     symbol, count = (found.symbol, found.count) if found and not load.missing else ("", 0)
-    return Failure(stage, name, path, symbol, count, 2, text, loader.path)
+    return Failure(stage, name, path, symbol, count, 2, text, loader.path, reason)
 
 
 def _brand(library: Library, upper: bool = False) -> str:
@@ -177,11 +182,34 @@ def _call_openmp(facts: Facts) -> Failure | None:
     """A threading layer is opened without its OpenMP runtime; the first call into that ends the program."""
     lacking = [item for item in layers(facts.load, facts.around.environment) if item.openmp]
     names = offered((*facts.load.libraries, *(item for load in facts.opened.values() for item in load.libraries)))
-    if not lacking or _opened(facts, lacking[0].name) or FIRST_CALL in names:
+    if not lacking or any(_opened(facts, item.name) for item in lacking) or FIRST_CALL in names:
         return None
     for library in (item for load in facts.opened.values() for item in load.libraries):
         if FIRST_CALL in library.at_call:
-            text = f"symbol lookup error: {library.path}: undefined symbol: {FIRST_CALL}"
+            text = f"{LOOKUP}: {library.path}: undefined symbol: {FIRST_CALL}"
             name = lacking[0].name
             return Failure(Stage.OPENMP, name, name, FIRST_CALL, 1, 127, text, lacking[0].by)
     return None
+
+
+def late_failures(facts: Facts) -> tuple[Failure, ...]:
+    """Return what goes wrong only when some function is called, one for each library that lacks a symbol for it.
+
+    facts: where `first_failure` finds nothing. What MKL opens by itself is bound call by call, and nothing on disk
+    tells which function comes to which symbol. A whole release lacks none.
+    """
+    usable = zip(wanted_kernels(facts.load, facts.cpu), _try_kernels(facts), strict=False)
+    kernel = next((_opened(facts, item.name) for item, failure in usable if failure is None), ())
+    runtimes = (item for wanted in layers(facts.load, facts.around.environment) for item in _opened(facts, wanted.name))
+    opened = {item.real: item for item in (*runtimes, *kernel)}
+    names = offered(opened.values())
+    bound = {item.real for item in facts.load.libraries}
+    late = (item for item in opened.values() if is_mkl(item) and item.real not in bound)
+    found = (find_unbound((item,), names, eager=True) for item in late)
+    return tuple(_call(item) for item in found if item)
+
+
+def _call(found: Unbound) -> Failure:
+    path = found.library.path
+    text = f"{LOOKUP}: {path}: undefined symbol: {found.symbol}"
+    return Failure(Stage.CALL, posixpath.basename(path), path, found.symbol, found.count, 127, text)

@@ -126,15 +126,18 @@ def judge(status: int, stdout: str, stderr: str) -> Proof:
     return Proof(Outcome.FAILED, next(iter(stages[-1:]), ""), code, _telling(stdout, stderr), **versions)
 
 
-def agrees(proof: Proof, kind: str, expected: int) -> bool | None:
+def agrees(proof: Proof, kind: str, expected: int | None) -> bool | None:
     """Return whether a proof bears out the static verdict `kind` that expects this exit status of `import numpy`.
 
-    None: it says nothing about it, because it never began or the verdict was `unknown`.
+    expected: None where some functions fail and nobody knows which. None is returned where the proof says nothing about
+    the verdict: it never began, it calls none of those functions, or the verdict was `unknown`.
     """
     if proof.outcome is Outcome.NOT_RUN or kind == "unknown":
         return None
     if kind == "wrong-results":
         return proof.outcome in (Outcome.WRONG, Outcome.FAILED)
+    if expected is None:
+        return proof.outcome is Outcome.FAILED or None
     if expected == 0:
         return proof.outcome is Outcome.PASSED
     return proof.outcome is Outcome.FAILED

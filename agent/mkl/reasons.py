@@ -1,6 +1,8 @@
 """Why a module will fail, and what to do: one rule for each stage at which it can go wrong. Pure."""
 
 import posixpath
+from collections.abc import Sequence
+from dataclasses import replace
 
 from agent.mkl import repairs
 from agent.mkl.facts import Alternative, Facts, Library
@@ -105,6 +107,13 @@ def _mixed(facts: Facts, failure: Failure) -> Reason:
     owners = f"the files belong to {', '.join(versions[:SHOWN])}" if len(versions) > 1 else ""
     more = tuple(line for line in (places, owners) if line)
     return Reason(reason.kind, reason.summary, (*reason.evidence, *more), reason.repairs)
+
+
+def explain_late(facts: Facts, failures: Sequence[Failure]) -> Reason:
+    """Return what it means that libraries of MKL lack what only some functions need."""
+    reason = _mixed(facts, failures[0])
+    summary = "the MKL files do not fit each other: a function that needs what is lacking ends the program"
+    return replace(reason, summary=summary, evidence=(*reason.evidence, *map(_lacking, failures[1:])))
 
 
 def _places(facts: Facts) -> tuple[str, ...]:

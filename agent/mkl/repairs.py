@@ -127,6 +127,7 @@ def give_openmp(facts: Facts, name: str) -> tuple[Repair, ...]:
     if name == GOMP_OF_COMPILER:
         return (
             Repair(quick.command, "does without OpenMP: this MKL asks for a name that no package has where it looks"),
+            Repair("apt-get install libomp-dev", "or: brings libiomp5.so, which it takes instead"),
         )
     if name != "libiomp5.so":
         return Repair("apt-get install libgomp1", f"brings {name}"), quick

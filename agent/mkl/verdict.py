@@ -11,12 +11,14 @@ from agent.mkl import reasons, repairs
 from agent.mkl.facts import Facts, Library
 from agent.mkl.kinds import SEVERITY, Kind, Reason
 from agent.mkl.linkage import BLAS, OPENMP, Linkage, find_linkage, is_mkl
-from agent.mkl.loading import Failure, first_failure, slow_kernel
+from agent.mkl.loading import Failure, first_failure, late_failures, slow_kernel
 from agent.mkl.repairs import Repair
 
-__all__ = ["Expected", "Kind", "Linkage", "Repair", "Verdict", "judge", "worst"]
+__all__ = ["RANK", "Expected", "Kind", "Linkage", "Repair", "Verdict", "judge", "worst"]
 
 SHOWN = 12
+RANK = {kind: rank for rank, kind in enumerate(Kind)}
+"""The worst first. There may be thousands to compare."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,9 @@ def judge(facts: Facts) -> Verdict:
     failure = first_failure(facts)
     if failure:
         return _verdict(facts, linkage, reasons.explain(facts, failure), _expect(failure))
+    late = late_failures(facts)
+    if late:
+        return _verdict(facts, linkage, reasons.explain_late(facts, late), None)
     wrong = reasons.wrong_results(facts)
     return _verdict(facts, linkage, wrong or _slow(facts) or _changed(facts, linkage))
 
@@ -108,7 +113,7 @@ def _slow(facts: Facts) -> Reason | None:
     failure = slow_kernel(facts)
     if failure is None:
         return None
-    why = f"{failure.name} cannot be used: {failure.text.splitlines()[0].partition(' ERROR: ')[2]}"
+    why = f"{failure.name} cannot be used: {failure.reason}."
     summary = "MKL falls back to its kernel for all processors: about 6 times slower"
     return Reason(Kind.DEGRADED, summary, (why,), (repairs.bring_back(facts, failure.name),))
 
@@ -147,5 +152,4 @@ def _is_openmp(path: str) -> bool:
 
 def worst(verdicts: Iterable[Verdict]) -> Verdict:
     """Return the verdict that counts for an environment with several modules; there must be one."""
-    order = list(Kind)
-    return min(verdicts, key=lambda verdict: order.index(verdict.kind))
+    return min(verdicts, key=lambda verdict: RANK[verdict.kind])

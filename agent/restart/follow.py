@@ -23,8 +23,8 @@ NEVER = float("inf")
 class Watch:
     """One attempt while it is followed. Times by `Hands.clock`.
 
-    tested: how long the test of its configuration took, where it has one. ended: when no job was left. first: the unit at the look after that. settled_at: when it counts as
-    settled, or as hopeless. last, dependants: as seen last.
+    tested: how long the test of its configuration took, where it has one. ended: when no job was left. first: the unit
+    at the look after that. settled_at: when it counts as settled, or as hopeless. last, dependants: as seen last.
     """
 
     step: Step

@@ -4,33 +4,47 @@ A release is the shared objects alone (0.4 GB of each); its wheel is removed at 
 judged is what was measured; Debian's own release comes with apt's signatures. Nothing that is fetched is installed.
 """
 
-import contextlib
+import os
 import re
 import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from tests.e2e import host, mirror
 from tests.e2e.host import Missing, cache, locked, progress
 
 RELEASES = {
+    "2019.0": "065e3c415029da2b2cdf2097cecb05f67e834354b358448aca683da7f4e3d344",
     "2021.4.0": "398dbf2b0d12acaf54117a5210e8f191827f373d362d796091d161f610c1ebfb",
+    "2022.0.1": "194571f0cff3b068573c22516b27621a926ee633742f6b3225460facf166cf2f",
     "2022.2.1": "0cf6cbb639bc4ecf3b77e5337d4ceb2e24ef025043f764e2abcc32f6797a7138",
+    "2023.0.0": "9c9309dc7a394d935b50996772b35b95b4056c668e0deca5939de55b6e9995b4",
+    "2023.2.0": "577ac0fd075f87351d989d141f46efcb462bd2de9851ffe1c0cae3fa315b0ff7",
+    "2024.0.0": "685a963cc1f4e24ea72cd192855d4005031356f2b524bcccb81820eb0653a67a",
     "2024.2.2": "915e81274ac20964e60156ed940e0eeb29dab0c282b915ad2e231db0021b980d",
+    "2025.0.0": "a5f71f52ce568df8557fa420bb84282ace7b85d6fa2ee9d374c27867705823ce",
     "2025.3.1": "db31e59fa368dd4fa45b494351f4b7e0e6204b08d7db27836118c4e1370eb011",
+    "2026.0.0": "4a9525ddd671b422fedfc690dd9270beb65c8cbd47044b52d2a4e3f6162c9de6",
     "2026.2.0": "eaab1875ce9f47ab3c66d5632cef06baf768c05781f2f28847bdbc4343500ed7",
 }
 DEBIAN = "2020.4.304"
 """What Debian has had in non-free since bullseye."""
 SUFFIX = {
+    "2019.0": ".so",
     DEBIAN: ".so",
     "2021.4.0": ".so.1",
+    "2022.0.1": ".so.2",
     "2022.2.1": ".so.2",
+    "2023.0.0": ".so.2",
+    "2023.2.0": ".so.2",
+    "2024.0.0": ".so.2",
     "2024.2.2": ".so.2",
+    "2025.0.0": ".so.2",
     "2025.3.1": ".so.2",
+    "2026.0.0": ".so.3",
     "2026.2.0": ".so.3",
 }
 OPENMP = ("intel-openmp==2024.2.1", "21892ea07a9c6e164707d2b44e6f396f9f2ab6cc7e108755011fad59b596182a")
@@ -103,7 +117,9 @@ def _kept(name: str, fill: Callable[[Path], None]) -> Path:
 def _wheels(wheels: Iterable[tuple[str, str]], place: Place) -> Callable[[Path], None]:
     def fill(making: Path) -> None:
         for requirement, digest in wheels:
-            _extract(_fetch(requirement, digest, making / "wheels"), making, place)
+            fetched = fetch(making / "fetched", "--only-binary", (requirement, [digest]))
+            unpack(next(fetched.glob("*.whl")), making, place)
+            shutil.rmtree(fetched)
 
     return fill
 
@@ -128,23 +144,26 @@ def _fetch_debian(making: Path) -> None:
     shutil.rmtree(place)
 
 
-def _fetch(requirement: str, digest: str, into: Path) -> Path:
+def fetch(into: Path, kind: str, *wanted: tuple[str, Sequence[str]], path: str = "") -> Path:
+    """Download with pip and return `into`. kind: --only-binary or --no-binary; wanted: (requirement, its hashes)."""
     into.mkdir()
-    wanted = into / "wanted.txt"
-    wanted.write_text(f"{requirement} --hash=sha256:{digest}\n")
-    argv = ["-m", "pip", "--quiet", "download", "--no-deps", "--only-binary", ":all:", "--require-hashes"]
+    lines = [" ".join([requirement, *(f"--hash=sha256:{item}" for item in hashes)]) for requirement, hashes in wanted]
+    (into / "wanted.txt").write_text("\n".join(lines) + "\n")
+    argv = ["-m", "pip", "--quiet", "download", "--no-deps", "--no-build-isolation", kind, ":all:", "--require-hashes"]
     done = subprocess.run(
-        [sys.executable, *argv, "--dest", str(into), "--requirement", str(wanted)],
+        [sys.executable, *argv, "--dest", str(into), "--requirement", str(into / "wanted.txt")],
+        env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
         text=True,
         check=False,
     )
     if done.returncode:
-        raise Missing(f"pip cannot fetch {requirement}: {done.stderr[-600:]}")
-    return next(into.glob("*.whl"))
+        raise Missing(f"pip cannot fetch {' '.join(lines)}: {done.stderr[-600:]}")
+    return into
 
 
-def _extract(wheel: Path, into: Path, place: Place) -> None:
+def unpack(wheel: Path, into: Path, place: Place = _as_it_is) -> None:
+    """Put what `place` wants of a wheel below `into`."""
     with zipfile.ZipFile(wheel) as archive:
         for member in archive.namelist():
             target = place(member)
@@ -152,5 +171,3 @@ def _extract(wheel: Path, into: Path, place: Place) -> None:
                 (into / target).parent.mkdir(parents=True, exist_ok=True)
                 with archive.open(member) as source, (into / target).open("wb") as out:
                     shutil.copyfileobj(source, out, 1 << 20)
-    with contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(wheel.parent)

@@ -10,7 +10,7 @@ import pytest
 
 from agent.checks import libraries
 from agent.host.processes import read_process
-from agent.model import contract
+from agent.model import contract, users
 from agent.model.errors import AgentError, Kind
 from agent.model.facts import Host, Retired, Unit
 from agent.model.findings import CheckResult, Finding, Severity
@@ -59,6 +59,25 @@ def test_a_stale_unit_is_restarted_and_said_so(stale: Stale) -> None:
     assert (finding.check, finding.severity) == ("libraries", Severity.WARNING)
     assert finding.advice == "agentctl restart demo.service"
     assert evidence(finding).processes[0].pid == stale.pid
+
+
+def test_a_users_unit_is_his_until_a_rule_speaks_of_it_and_few_of_its_processes_are_told(
+    root: Root, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = root.index()
+    with holding(root.at(LIBRARY), code="import os, signal; [os.fork() or signal.pause() for _ in range(7)]") as pid:
+        root.install("libdemo", "1.1", {LIBRARY: NEW})
+        process = read_process(Host(), pid)
+        assert process
+        his = Unit("user@1000.service/demo.service", kind="service", control_group=process.cgroup, start_burst=0)
+        monkeypatch.setattr(libraries, "read_units", lambda host: {his.name: his})
+        retired = root.retire(before)
+        (finding,) = root.check(retired, options={"most_told": 50}).findings
+        (ruled,) = root.check(retired, rules=(Rule("user@*.service/*", Disposition.RESTART),)).findings
+    assert (len(evidence(finding).processes), evidence(finding).total) == (users.FEW, 8)
+    assert finding.subject == his.name and evidence(finding).disposition is Disposition.SESSION
+    assert evidence(finding).reason.startswith("user ") and "--uid=1000" in finding.advice
+    assert evidence(ruled).disposition is Disposition.RESTART and ruled.advice == f"agentctl restart {his.name}"
 
 
 def test_policy_and_likelihood_reach_the_finding(stale: Stale) -> None:

@@ -20,6 +20,7 @@ MODULE = "/srv/venv/lib/python3.11/site-packages/numpy/_core/_multiarray_umath.c
 XEON = Cpu("GenuineIntel", frozenset("sse4_2 avx2 fma avx512f avx512bw avx512cd avx512dq avx512vl".split()))
 EPYC = replace(XEON, vendor="AuthenticAMD")
 SPARSE = "mkl_sparse_optimize_bsr_trsm_i8"
+FIRST_CALL = "omp_get_num_procs"
 CORE = frozenset({"mkl_serv_allocate", "mkl_lapack_dgelst"})
 
 
@@ -311,7 +312,28 @@ def test_a_core_of_another_release_is_mixed_where_all_symbols_are_bound_at_once(
     assert "the files belong to mkl-new 2025.3, mkl-old 2024.2" in said.evidence
     assert commands(said)[0] == "dpkg --audit"
     assert commands(judge(layered(mixed, manager="pip")))[0].startswith("python3 -m pip install --force-reinstall")
-    assert judge(single(mixed)).kind is Kind.OK
+
+
+def test_what_only_some_function_lacks_is_mixed_too_and_nobody_knows_which() -> None:
+    """Otherwise a half-unpacked MKL would be fine until numpy.linalg is used."""
+    release = parts()
+    new = {"at_call": ("mkl_serv_new", "mkl_thread_call", "mkl_serv_newer"), "real": "/tmp/new/libmkl_core.so.2"}
+    layer = replace(release["libmkl_intel_thread.so.2"], at_call=("omp_get_num_procs", "mkl_serv_odd"))
+    changed = {"libmkl_core.so.2": replace(release["libmkl_core.so.2"], **new), "libmkl_intel_thread.so.2": layer}  # type: ignore[arg-type]
+    said = judge(single(release | changed))
+    assert (said.kind, said.severity, said.expected) == (Kind.FAIL_MIXED, "error", None)
+    assert f"{ROOM}/libmkl_core.so.2 lacks the symbol mkl_serv_new and 1 more" in said.evidence
+    assert f"{ROOM}/libmkl_intel_thread.so.2 lacks the symbol mkl_serv_odd" in said.evidence
+    assert f"MKL is loaded from {ROOM} and /tmp/new" in said.evidence
+    assert commands(said)[0] == "dpkg --audit"
+
+
+def test_a_kernel_of_another_release_is_mixed_too() -> None:
+    release = parts()
+    kernel = replace(release["libmkl_def.so.2"], at_call=("mkl_sparse_new",))
+    mixed = release | {"libmkl_def.so.2": kernel}
+    assert {judge(bound(mixed)).kind for bound in (single, layered)} == {Kind.FAIL_MIXED}
+    assert judge(single(mixed, cpu=XEON)).kind is Kind.OK
 
 
 def test_the_last_that_was_loaded_is_the_first_to_fail() -> None:
@@ -595,10 +617,32 @@ def test_no_facts_are_too_odd_for_a_verdict(load: Load, others: dict[str, Load],
     assert said.repairs or said.severity not in ("critical", "error")
 
 
-@pytest.mark.parametrize(
-    ("suffix", "name"), [(".so", "libgomp.so"), (".so.1", "libgomp.so.1"), (".so.3", "libgomp.so.1")]
-)
-def test_up_to_2020_gccs_openmp_is_asked_for_by_the_name_that_compilers_use(suffix: str, name: str) -> None:
+@pytest.mark.parametrize("suffix", [".so", ".so.1", ".so.3"])
+def test_gccs_openmp_is_asked_for_by_several_names_then_intels(suffix: str) -> None:
+    """Up to 2020 not by the name that Debian has it by."""
     load = Load((library("core.so"), library(f"libmkl_rt{suffix}")))
     wanted = layers(load, {"MKL_THREADING_LAYER": "GNU"})
-    assert [item.name for item in wanted if item.openmp] == [name]
+    asked = [item.name for item in wanted if item.openmp]
+    assert asked == ["libgomp.so.1", "libgomp.so", "libiomp5.so"][suffix == ".so" :]
+
+
+def test_intels_openmp_does_where_gccs_is_not_found() -> None:
+    release = parts(".so", old=True)
+    layer = library("libmkl_gnu_thread.so", defined=release["libmkl_intel_thread.so"].defined, at_call=(FIRST_CALL,))
+    release |= {"libmkl_gnu_thread.so": layer}
+    gnu = {"MKL_THREADING_LAYER": "GNU"}
+    assert judge(single(release, ".so", environment=gnu)).kind is Kind.OK
+    said = judge(single(without(release, "libiomp5.so"), ".so", environment=gnu))
+    assert said.kind is Kind.FAIL_OMP
+    assert said.summary.startswith("libgomp.so is not found")
+
+
+def test_up_to_2019_mkl_keeps_to_itself_what_the_linker_told_it() -> None:
+    """Those releases have no SONAMEs."""
+    release = {name: replace(item, soname="") for name, item in parts(".so", old=True).items()}
+    said = judge(layered(release, ".so"))
+    assert text(said) == "Intel MKL FATAL ERROR: Cannot load libmkl_def.so."
+    assert any(SPARSE in line for line in said.evidence)
+    slow = judge(single(without(release, "libmkl_avx512.so"), ".so", cpu=XEON))
+    assert slow.kind is Kind.DEGRADED
+    assert "libmkl_avx512.so: cannot open shared object file" in slow.evidence[0]

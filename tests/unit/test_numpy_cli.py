@@ -211,9 +211,13 @@ def test_a_proof_with_another_numpy_proves_nothing() -> None:
         (Outcome.WRONG, "ok", 0, False),
         (Outcome.PASSED, "unknown", 0, None),
         (Outcome.NOT_RUN, "ok", 0, None),
+        (Outcome.FAILED, "fail-mixed", None, True),
+        (Outcome.PASSED, "fail-mixed", None, None),
     ],
 )
-def test_a_proof_is_held_against_the_verdict(outcome: Outcome, kind: str, expected: int, answer: bool | None) -> None:
+def test_a_proof_is_held_against_the_verdict(
+    outcome: Outcome, kind: str, expected: int | None, answer: bool | None
+) -> None:
     assert agrees(Proof(outcome, "", 0, ""), kind, expected) is answer
 
 

@@ -178,7 +178,7 @@ def test_depth_is_limited_and_what_lies_deeper_is_told(tmp_path: Path) -> None:
     venv(tmp_path, "/srv/" + "/".join("abcdefghijklmn"))
     discovery = found(tmp_path)
     assert discovery.environments == ()
-    assert discovery.passed_over == ("1 directories below /srv lie deeper than 12 levels",)
+    assert discovery.passed_over == ("deeper than 12 levels below /srv: 1 directory",)
 
 
 def test_the_number_of_entries_below_a_root_is_limited_and_other_roots_do_not_suffer(tmp_path: Path) -> None:
@@ -332,6 +332,9 @@ def test_an_environment_survives_as_plain_json(tmp_path: Path) -> None:
     venv(tmp_path, "/srv/caf\udce9\n\x1b[31m")
     environments = found(tmp_path).environments
     assert tuple(unpack(row) for row in json.loads(json.dumps([pack(item) for item in environments]))) == environments
+    for wrong in ("", "AAAA", "?", 7):
+        with pytest.raises((ValueError, TypeError)):
+            unpack([*pack(environments[0])[:-1], wrong])
 
 
 def test_what_was_found_anew_counts_and_what_was_not_looked_for_stays(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from agent.host.loader.linking import read_linking
 from agent.host.loader.variables import read_login
 from agent.host.mounts import Mounts, read_mounts
 from agent.host.python.pyroots import read_names
-from agent.mkl.verdict import Kind
+from agent.mkl.verdict import RANK, Kind
 from agent.model.contract import printable, stamp
 from agent.model.errors import AgentError
 from agent.model.errors import Kind as Problem
@@ -86,8 +86,7 @@ def tell(
 ) -> CheckResult:
     """Return verdicts as the result of the check, the worst first."""
     names = read_names(host)
-    ranks = list(Kind)
-    ordered = sorted(judged, key=lambda item: (ranks.index(item.worst.kind), item.environment.path))
+    ordered = sorted(judged, key=lambda item: (RANK[item.worst.kind], item.environment.path))
     found = (finding_of(item, names) for item in ordered)
     return CheckResult(
         check="numpy",

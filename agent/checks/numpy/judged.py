@@ -51,7 +51,7 @@ class Judged:
     @property
     def worst(self) -> Verdict:
         """Return the verdict that counts."""
-        return worst((self.verdict, *(verdict for _, verdict in self.units.values())))
+        return worst((self.verdict, *(verdict for _, verdict in self.units.values()))) if self.units else self.verdict
 
 
 @dataclass(frozen=True, slots=True)

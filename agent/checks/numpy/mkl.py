@@ -88,16 +88,18 @@ def _library(reading: Reading, library: Library, with_symbols: bool, broken: lis
 def _opened(
     reading: Reading, closure: Closure, load: facts.Load, scope: Scope, around: facts.Around, cpu: facts.Cpu
 ) -> Iterator[tuple[str, facts.Load]]:
-    """Yield what MKL opens by itself: its layers, then the kernels."""
+    """Yield what MKL opens by itself: its layers, then the kernels. It needs one OpenMP runtime and no other."""
     loaded = {library.path: library for library in closure.libraries}
+    threaded = False
     for item in (*linkage.layers(load, around.environment), *linkage.wanted_kernels(load, cpu)):
         loader = loaded.get(item.by)
-        if loader is None:
+        if loader is None or (item.openmp and threaded):
             continue
         paths = _paths(reading, item, loader, scope)
         found = read_closure(reading, paths, scope, loader.loader, loaded.values())
         loaded |= {library.path: library for library in found.libraries}
         loaded |= {item.name: library for library in found.libraries[:1]}
+        threaded |= item.openmp and bool(found.libraries)
         yield item.name, _load(reading, found, bound=True)
 
 

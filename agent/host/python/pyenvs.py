@@ -5,13 +5,16 @@ a stamp of it has changed. See `beneath` for why nobody can lead this astray, `p
 """
 
 import time
+from binascii import a2b_base64, b2a_base64
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from errno import ENOENT, ENOTDIR
-from itertools import islice
-from typing import Any
+from itertools import islice, starmap
+from struct import Struct
+from typing import Any, cast
 
+from agent.host.beneath import Stamp
 from agent.host.mounts import Mounts, mount_of, open_local
 from agent.host.python.pyfacts import Environment, Module, is_unchanged, prefix_of, read_environment
 from agent.host.python.pywalk import Limits, Walk, walk
@@ -25,6 +28,8 @@ WORDS = {
 """What is said of a root at which a limit was reached, by the name of the limit."""
 MOST_NAMED = 5
 MOST_KNOWN = 5_000
+STAMP = Struct("<3Q2q")
+"""Of a `Stamp`. Times may lie before 1970."""
 
 Clock = Callable[[], float]
 
@@ -133,15 +138,19 @@ def _read(host: Host, mounts: Mounts, site: str) -> Environment | OSError | None
         return problem
 
 
+def _directories(count: int) -> str:
+    return f"{count} director{'y' if count == 1 else 'ies'}"
+
+
 def _tell(root: str, met: Walk, limits: Limits, found: _Found) -> None:
     found.entries += met.entries
     if met.limit:
         numbers = {"entries": limits.entries, "environments": limits.environments}
         found.incomplete.append(WORDS[met.limit].format(root=root, **numbers))
     if met.closed:
-        found.incomplete.append(f"{met.closed} directories below {root} could not be read")
+        found.incomplete.append(f"{_directories(met.closed)} below {root} could not be read")
     if met.deep:
-        found.passed_over.append(f"{met.deep} directories below {root} lie deeper than {limits.depth} levels")
+        found.passed_over.append(f"deeper than {limits.depth} levels below {root}: {_directories(met.deep)}")
     if met.containers:
         found.passed_over.append(f"other systems are not looked at: {_name(met.containers)}")
 
@@ -186,28 +195,29 @@ def merge(known: Iterable[Environment], found: Iterable[Environment]) -> tuple[E
 
 
 def pack(environment: Environment) -> list[Any]:
-    """Return an environment as plain JSON data without names: there may be thousands."""
-    modules = [[item.path, *item.stamp] for item in environment.modules]
-    marks = [[path, stamp] for path, stamp in environment.marks]
+    """Return an environment as plain JSON data without names, and its stamps as one text: there may be thousands."""
+    modules = [item.path for item in environment.modules]
+    marks = [path for path, _ in environment.marks]
+    stamps = (*(item.stamp for item in environment.modules), *(stamp for _, stamp in environment.marks))
     return [
         *(environment.path, environment.prefix, environment.site, environment.kind, environment.uid),
         *(environment.python, environment.numpy, environment.scipy, environment.mkl, environment.manager),
         *(environment.requires, modules, environment.problems, marks),
+        b2a_base64(b"".join(starmap(STAMP.pack, stamps)), newline=False).decode("ascii"),
     ]
 
 
 def unpack(row: Sequence[Any]) -> Environment:
     """The reverse of `pack`. Raises ValueError or TypeError where `row` is no such thing."""
-    path, prefix, site, kind, uid, python, numpy, scipy, mkl, manager, requires, modules, problems, marks = row
+    path, prefix, site, kind, uid, python, numpy, scipy, mkl, manager, requires, modules, problems, marks, text = row
+    numbers = a2b_base64(text)
+    if len(numbers) != STAMP.size * (len(modules) + len(marks)):
+        raise ValueError("not as many stamps as paths")
+    stamps = cast(list[Stamp], list(STAMP.iter_unpack(numbers)))
     return Environment(
         *(path, prefix, site, kind, uid, python, numpy, scipy, mkl, manager),
         tuple(requires),
-        tuple(Module(name, _stamp(stamp)) for name, *stamp in modules),
+        tuple(map(Module, modules, stamps)),
         tuple(problems),
-        tuple((name, _stamp(stamp)) for name, stamp in marks),
+        tuple(zip(marks, stamps[len(modules) :], strict=True)),
     )
-
-
-def _stamp(numbers: Sequence[int]) -> tuple[int, int, int, int, int]:
-    device, inode, size, modified, changed = numbers
-    return device, inode, size, modified, changed
