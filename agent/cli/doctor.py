@@ -14,7 +14,7 @@ from agent.cli.blocks import Line, Table
 from agent.cli.output import emit
 from agent.config.load import load
 from agent.host import calendar, transactions
-from agent.model.errors import AgentError, Exit
+from agent.model.errors import AgentError, Exit, Kind
 from agent.model.facts import Host
 from agent.model.restarts import OWN_UNIT
 from agent.varlink import wire
@@ -91,6 +91,15 @@ def _service(_options: Namespace) -> Iterator[Verdict]:
 def _socket(options: Namespace) -> Iterator[Verdict]:
     answer = wire.call("Counts", path=options.socket, timeout=5)
     yield Verdict(State.GOOD, f"aftercared answers on {options.socket}: {answer['phase']}")
+    try:
+        view = wire.call("Status", path=options.socket, timeout=5)["status"]
+    except AgentError as problem:
+        if problem.kind is not Kind.DENIED:
+            raise
+        yield Verdict(State.NOTE, "whether its looks succeed, only root may ask", "sudo agentctl doctor")
+        return
+    if view["trouble"]:
+        yield Verdict(State.BAD, view["trouble"], f"df {HISTORY.parent}; journalctl -u {OWN_UNIT}")
 
 
 def _hook(_options: Namespace) -> Iterator[Verdict]:

@@ -7,6 +7,7 @@ import asyncio
 import time
 from argparse import Namespace
 from collections.abc import Iterator
+from functools import cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
@@ -15,11 +16,13 @@ from agent.cli.blocks import Block, Line
 from agent.cli.output import emit
 from agent.model.contract import printable
 from agent.model.errors import AgentError, Exit, Kind
+from agent.spf.answers import Answer
 from agent.spf.evaluate import Lookup, Query, Resolver, Step, check_host
 from agent.spf.lint import lint
 from agent.spf.record import Result, parse
-from agent.spf.resolver import Recursive
+from agent.spf.resolver import SECONDS, Recursive
 from agent.spf.servers import parse_server
+from agent.spf.session import Budget, Session
 from agent.spf.trace import MOST_LOOKUPS, MOST_VOIDS
 
 TONES = {"pass": "fresh", "fail": "bad", "softfail": "warning", "permerror": "bad", "temperror": "unknown"}
@@ -39,16 +42,32 @@ def spf_evaluate(options: Namespace) -> int:
     "advice", "start", "end"}], of `record` alone}. All foreign text is printable; places are those in the text as it
     was given.
     """
-    query = query_of(options)
-    try:
-        resolver = Recursive([parse_server(options.nameserver)] if options.nameserver else ()).within()
-    except ValueError as problem:
-        raise AgentError(Kind.USAGE, printable(str(problem)), "name one with --nameserver ADDR[#PORT]") from problem
-    data = asyncio.run(evaluate(query, resolver))
+    data = asyncio.run(evaluate(query_of(options), resolver_of(options.nameserver)))
     emit(options, data, screen(data))
     if data["result"] == Result.TEMPERROR:
         return Exit.UNCHECKED
     return Exit.CLEAN if data["result"] == Result.PASS else Exit.FINDINGS
+
+
+def resolver_of(nameserver: str | None) -> Resolver:
+    """Return who asks `nameserver`, or the system's. These are looked for when first asked: a record may need none.
+
+    Raises AgentError(USAGE) where it is no address; its methods do where the system has no name server.
+    """
+
+    @cache
+    def recursive() -> Recursive:
+        try:
+            return Recursive([parse_server(nameserver)] if nameserver else ())
+        except ValueError as problem:
+            raise AgentError(Kind.USAGE, printable(str(problem)), "name one with --nameserver ADDR[#PORT]") from problem
+
+    async def ask(kind: str, name: str, budget: Budget) -> Answer[Any]:
+        return await recursive().ask(kind, name, budget)
+
+    if nameserver:
+        recursive()
+    return Session(ask, Budget(SECONDS))
 
 
 def query_of(options: Namespace) -> Query:

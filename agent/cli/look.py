@@ -3,13 +3,12 @@
 Without the daemon's history nothing can be certain: what is found is at most likely (DESIGN rule 3).
 """
 
-import pwd
-import sys
 from argparse import Namespace
 from datetime import UTC, datetime
 from typing import Any
 
 from agent.checks.registry import CHECKS, find, function_of
+from agent.cli import foreign
 from agent.cli.blocks import Block
 from agent.cli.output import emit
 from agent.config.load import load
@@ -17,15 +16,12 @@ from agent.config.settings import Settings, options_of
 from agent.model import contract
 from agent.model.errors import Exit
 from agent.model.facts import Host
-from agent.model.findings import CheckResult, Finding, Request
-from agent.report import formats
+from agent.model.findings import CheckResult, Request
 
 
 def check(options: Namespace) -> int:
     """Run the checks that were named, all by default, and print what they found."""
     host = Host(root=options.root if options.root == "/" else options.root.rstrip("/"))
-    if options.json:
-        options.format = "json"
     settings = load()
     now = datetime.now(UTC)
     results = [function_of(find(name))(host, request_for(name, settings, now)) for name in options.check or CHECKS]
@@ -38,21 +34,16 @@ def request_for(name: str, settings: Settings, now: datetime) -> Request:
 
 
 def _print(options: Namespace, results: list[CheckResult], now: datetime) -> int:
-    findings = tuple(finding for result in results for finding in result.findings)
-    unseen = [line for result in results for line in result.unseen]
-    if options.format in ("nagios", "needrestart", "openmetrics"):
-        details = {result.check: result.detail for result in results}
-        text, status = _foreign(options.format, findings, unseen, now, details.get("reboot", {}))
-        sys.stdout.write(text)
-        return status
+    findings = [contract.finding(finding) for result in results for finding in result.findings]
     data = {
         "v": 1,
         "checked_at": contract.stamp(now),
-        "findings": [contract.finding(finding) for finding in findings],
+        "findings": findings,
         "detail": {result.check: result.detail for result in results},
-        "unseen": [contract.printable(line) for line in unseen],
+        "unseen": [contract.printable(line) for result in results for line in result.unseen],
     }
-    options.json = options.format == "json"
+    if options.format in foreign.FORMATS:
+        return foreign.show(options.format, data, history=False)
     emit(options, data, [] if options.json else _screen(data))
     return Exit.FINDINGS if findings else Exit.CLEAN
 
@@ -61,14 +52,3 @@ def _screen(data: dict[str, Any]) -> list[Block]:
     from agent.cli import screens  # of no use to a program that asks
 
     return screens.status(data)
-
-
-def _foreign(
-    name: str, findings: tuple[Finding, ...], unseen: list[str], now: datetime, reboot: dict[str, Any]
-) -> tuple[str, int]:
-    if name == "nagios":
-        return formats.nagios(findings, unseen)
-    if name == "needrestart":
-        users = {user.pw_uid: user.pw_name for user in pwd.getpwall()}
-        return formats.needrestart(findings, unseen, users, reboot)
-    return formats.openmetrics(findings, unseen, now)

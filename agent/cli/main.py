@@ -10,242 +10,25 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from agent import __version__
-from agent.model.errors import AgentError, Exit
+from agent.cli.commands import COMMANDS, STATUSES
+from agent.model.errors import AgentError, Kind
 from agent.varlink.wire import SOCKET
-
-EPILOG = "exit status: 0 nothing to do, 1 findings, 2 usage, 3 could not be checked or timed out, 4 not permitted"
-
-
-@dataclass(frozen=True, slots=True)
-class Argument:
-    """One argument of one command, as argparse takes it."""
-
-    names: tuple[str, ...]
-    options: dict[str, Any] = field(default_factory=dict)
-
-
-def _argument(*names: str, **options: Any) -> Argument:
-    return Argument(names, options)
-
-
-@dataclass(frozen=True, slots=True)
-class Command:
-    """One command: `home` is the module beside this one that carries it out, by a function of the command's name.
-
-    A name of two words is written with a blank on the command line, and with `_` as the function.
-    """
-
-    name: str
-    home: str
-    help: str
-    arguments: tuple[Argument, ...] = ()
-
-    @property
-    def word(self) -> str:
-        """Return its name as one word."""
-        return self.name.replace(" ", "-")
-
-
-ROOT = _argument("--root", default="/", metavar="DIR", help="look below DIR")
-SILENCE = (
-    _argument("--reason", default="", metavar="TEXT", help="why, for the history"),
-    _argument("--end", action="store_true", help="tell of it again"),
-)
-COMMANDS = (
-    Command("status", "ask", "what the daemon knows: findings, last transaction, restarts, what is deferred"),
-    Command(
-        "check",
-        "look",
-        "run the checks here and now, without the daemon; changes nothing",
-        (
-            _argument("check", nargs="*", metavar="CHECK", help="which checks (default: all)"),
-            _argument(
-                "--format",
-                choices=("table", "json", "nagios", "needrestart", "openmetrics"),
-                default="table",
-                help="how to print it (default: table)",
-            ),
-            _argument("--root", default="/", metavar="DIR", help="look at the dpkg database below DIR"),
-        ),
-    ),
-    Command(
-        "plan",
-        "foresee",
-        "what would be restarted, in which waves, and why",
-        (
-            _argument("--for", dest="packages", nargs="+", metavar="PACKAGE", help="as if these were replaced"),
-            _argument("--for-upgrade", action="store_true", help="as if apt upgraded everything now"),
-        ),
-    ),
-    Command(
-        "restart",
-        "restart",
-        "have the daemon restart stale units, each verified",
-        (
-            _argument(
-                "unit",
-                nargs="*",
-                metavar="UNIT",
-                help="these units, also deferred or only likely stale ones; a user's own as user@UID.service/NAME",
-            ),
-            _argument("--all", action="store_true", help="every unit that policy would restart"),
-            _argument("--now", action="store_true", help="also what waits for its maintenance window"),
-            _argument(
-                "--resume", action="store_true", help="go on after a unit that did not come back stopped the rest"
-            ),
-            _argument("--dry-run", action="store_true", help="only show what would be done"),
-        ),
-    ),
-    Command(
-        "why",
-        "ask",
-        "the whole chain: apt command, package, file, process, unit, action",
-        (
-            _argument(
-                "subject",
-                metavar="UNIT|PID",
-                help="a unit name (.service may be left out; a user's own: user@UID.service/NAME) or a process id",
-            ),
-        ),
-    ),
-    Command(
-        "wait",
-        "ask",
-        "wait until every ended transaction is looked at and its restarts are verified",
-        (_argument("--timeout", type=float, default=120.0, metavar="S", help="seconds at most (default: 120)"),),
-    ),
-    Command("watch", "ask", "show events, findings and restarts as they happen"),
-    Command(
-        "history",
-        "ask",
-        "transactions and restarts of the past",
-        (
-            _argument("--since", metavar="WHEN", help='such as "2 days", "3h" or 2026-11-22'),
-            _argument("--unit", metavar="UNIT", help="only restarts of this unit"),
-        ),
-    ),
-    Command(
-        "exim",
-        "exim",
-        "whether exim still knows its own names, and does what its files say",
-        (
-            _argument(
-                "--fix", metavar="ID", help="mend this finding: show the change, ask, apply, check, undo if refused"
-            ),
-            _argument("--yes", action="store_true", help="do not ask"),
-        ),
-    ),
-    Command(
-        "spf",
-        "spf",
-        "whether what DNS publishes lets this host send its mail, and the record that would",
-        (_argument("domain", nargs="?", metavar="DOMAIN", help="this one alone, also where it is not ours"),),
-    ),
-    Command(
-        "spf evaluate",
-        "evaluate",
-        "what SPF says of any client, step by step (exit status: 0 pass, 1 other, 3 temperror)",
-        (
-            _argument("--ip", required=True, metavar="ADDR", help="the address of the client"),
-            _argument("--mail-from", required=True, metavar="ADDR", help="the envelope sender, or '<>' for a bounce"),
-            _argument("--helo", default="", metavar="NAME", help="the name that the client greets with"),
-            _argument("--nameserver", metavar="ADDR[#PORT]", help="ask this server, not the system's"),
-            _argument("--record", metavar="TEXT", help="judge this record in the place of what is published"),
-        ),
-    ),
-    Command(
-        "spf reflector",
-        "reflector",
-        "on another machine: answer probes with the verdict on the connection that they come by",
-        (
-            _argument("--listen", action="append", metavar="ADDR:PORT", help="listen here (default: :25; repeatable)"),
-            _argument(
-                "--nameserver", action="append", metavar="ADDR[#PORT]", help="ask these servers, not the system's"
-            ),
-        ),
-    ),
-    Command(
-        "spf verify",
-        "verify",
-        "send a probe through exim and follow it to the answer (exit status: 0 pass, 1 other, 3 timed out)",
-        (
-            _argument("address", metavar="ADDRESS", help="spf-verify@HOST of a reflector, or any other mailbox"),
-            _argument("--from", dest="sender", metavar="ADDR", help="the envelope sender, or '<>' for a bounce"),
-            _argument("--timeout", type=float, default=60.0, metavar="S", help="seconds at most (default: 60)"),
-        ),
-    ),
-    Command(
-        "numpy",
-        "numpy",
-        "Python environments, and what MKL does to them",
-        (_argument("--all", action="store_true", help="also those without MKL"), ROOT),
-    ),
-    Command(
-        "numpy why",
-        "numpy",
-        "all that is known of one environment",
-        (_argument("environment", metavar="ENV", help="its directory"), ROOT),
-    ),
-    Command(
-        "numpy predict",
-        "numpy",
-        "what another MKL would break",
-        (
-            _argument("--mkl", required=True, metavar="DIR|PACKAGE", help="the MKL that would be there"),
-            _argument("--environment", default="", metavar="ENV", help="only this environment"),
-            ROOT,
-        ),
-    ),
-    Command(
-        "numpy prove",
-        "numpy",
-        "run a small numeric proof, as the owner, in a sandbox",
-        (
-            _argument("environment", metavar="ENV", help="its directory"),
-            _argument("--tests", action="store_true", help="numpy.test() too, which takes minutes"),
-        ),
-    ),
-    Command(
-        "snooze",
-        "silence",
-        "do not tell of a finding for a while",
-        (
-            _argument("finding", metavar="FINDING", help="its id, as status shows it"),
-            _argument(
-                "--for", dest="period", default="7d", metavar="PERIOD", help='such as "12h" or "7d" (default: 7d)'
-            ),
-            *SILENCE,
-        ),
-    ),
-    Command(
-        "ack",
-        "silence",
-        "do not tell of a finding until it is gone",
-        (_argument("finding", metavar="FINDING", help="its id, as status shows it"), *SILENCE),
-    ),
-    Command(
-        "policy import-needrestart",
-        "policy",
-        "print what was set in needrestart as rules for aftercare; changes nothing",
-    ),
-    Command("doctor", "doctor", "is the installation itself sound?"),
-)
 
 
 def build_parser(only: str = "") -> argparse.ArgumentParser:
     """Return the parser; completions and man pages are made from it too. only: the one command to be parsed."""
-    parser = argparse.ArgumentParser(prog="agentctl", description="What happens after apt.", epilog=EPILOG)
+    parser = argparse.ArgumentParser(prog="agentctl", description="What happens after apt.", epilog=STATUSES)
     parser.add_argument("--version", action="version", version=f"agentctl {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for command in COMMANDS:
         if only not in ("", command.word):
             continue
-        prog = f"agentctl {command.name}"
-        child = commands.add_parser(command.word, prog=prog, help=command.help, description=command.help, epilog=EPILOG)
+        about: dict[str, Any] = {"help": command.help, "description": command.help, "epilog": command.statuses}
+        child = commands.add_parser(command.word, prog=f"agentctl {command.name}", **about)
+        commands._get_subactions()[-1].metavar = command.name
         child.add_argument("--json", action="store_true", help="print JSON")
         child.add_argument("--socket", default=SOCKET, help=argparse.SUPPRESS)
         for argument in command.arguments:
@@ -255,28 +38,46 @@ def build_parser(only: str = "") -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out one command and return its exit status."""
+    options = argparse.Namespace(command="", format="")
     try:
         words = _joined(sys.argv[1:] if arguments is None else arguments)
-        known = {command.word for command in COMMANDS}
-        options = build_parser(words[0] if known.intersection(words[:1]) else "").parse_args(words)
+        options = _parse(words)
         status = _function(options.command)(options)
         sys.stdout.flush()
         return status
     except AgentError as problem:
-        print(f"agentctl: {problem.message}", file=sys.stderr)
-        if problem.hint:
-            print(f"  {problem.hint}", file=sys.stderr)
-        return problem.exit_status
+        return _complain(problem, options)
     except BrokenPipeError:
         _print_no_more()
         return 128 + signal.SIGPIPE
     except OSError as problem:
         _print_no_more()
         where = f"{problem.filename!r}: " if problem.filename else ""
-        print(f"agentctl: {where}{problem.strerror or problem}", file=sys.stderr)
-        return Exit.UNCHECKED
+        return _complain(AgentError(Kind.UNREADABLE, f"{where}{problem.strerror or problem}"), options)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+
+
+def _parse(words: list[str]) -> argparse.Namespace:
+    """Return the options of the one command that is named, in whose own parser there is little to be built."""
+    known = {command.word for command in COMMANDS}
+    options = build_parser(words[0] if known.intersection(words[:1]) else "").parse_args(words)
+    options.format = "json" if options.json else getattr(options, "format", "table")
+    options.json = options.format == "json"
+    return options
+
+
+def _complain(problem: AgentError, options: argparse.Namespace) -> int:
+    """Say what is wrong and return the exit status; a monitoring plugin says it in its own way."""
+    if options.format == "nagios":
+        from agent.cli import foreign  # of no use to anybody else
+
+        return foreign.show_unknown(problem.message)
+    name = " ".join(["agentctl", *(item.name for item in COMMANDS if item.word == options.command)])
+    print(f"{name if problem.kind is Kind.DENIED else 'agentctl'}: {problem.message}", file=sys.stderr)
+    if problem.hint:
+        print(f"  {problem.hint}", file=sys.stderr)
+    return problem.exit_status
 
 
 def _print_no_more() -> None:
@@ -285,9 +86,14 @@ def _print_no_more() -> None:
 
 
 def _joined(arguments: Sequence[str]) -> list[str]:
-    """Write a command of two words as one."""
-    if " ".join(arguments[:2]) in {command.name for command in COMMANDS}:
+    """Write a command of two words as one; raise AgentError(USAGE) where there is no such command."""
+    names, first = [command.name for command in COMMANDS], "".join(arguments[:1])
+    if " ".join(arguments[:2]) in names:
         return ["-".join(arguments[:2]), *arguments[2:]]
+    if first and not first.startswith("-") and first not in {command.word for command in COMMANDS}:
+        longer = [f"agentctl {name}" for name in names if name.startswith(f"{first} ")]
+        hint = f"there is {', '.join(longer)}" if longer else "agentctl --help lists them"
+        raise AgentError(Kind.USAGE, f"{first!r} is no command", hint)
     return list(arguments)
 
 

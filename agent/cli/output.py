@@ -11,7 +11,8 @@ from agent.cli.blocks import Block, write
 def emit(options: Namespace, data: dict[str, Any], shown: list[Block]) -> None:
     """Print the result: `data` as JSON, else what is `shown` of it."""
     if options.json:
-        print(json.dumps(data, indent=2, ensure_ascii=False))
+        json.dump(data, sys.stdout, indent=2, ensure_ascii=False)  # piece by piece: there may be thousands of processes
+        print()
     elif sys.stdout.isatty():
         from agent.cli import terminal
 

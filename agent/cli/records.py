@@ -49,6 +49,20 @@ def plan(data: dict[str, Any]) -> list[Block]:
     return blocks
 
 
+def waiting(view: dict[str, Any]) -> list[Block]:
+    """Return what of `agentctl status` keeps a plan from being carried out, or units out of it."""
+    blocks: list[Block] = []
+    if view["mode"] != "auto":
+        blocks.append(Line(f"The mode is {view['mode']}: it happens where agentctl restart asks for it alone."))
+    if view["held"]:
+        goes_on = "by itself: {}; agentctl restart --resume goes on." if view["braked"] else "now: {}."
+        blocks.append(Line(f"It does not happen {goes_on.format(view['held'])}", "error"))
+    for item in view["findings"]:
+        if opens_at := item["evidence"].get("opens_at"):
+            blocks.append(Line(f"Not before {local(opens_at)}: {item['subject']}: {item['evidence']['reason']}"))
+    return blocks
+
+
 def _before(step: dict[str, Any]) -> str:
     before = step.get("expected")
     return "" if before is None else f"{before:.1f} s"
@@ -87,12 +101,17 @@ def history(data: dict[str, Any]) -> list[Block]:
     if restarted:
         blocks.append(Table("Restarts", ("begun", "unit", "result", "why"), restarted))
     silenced = tuple(
-        (local(item["at"]), local(item["until"]) if item["until"] else "it is gone", f"{item['id']}\n{item['reason']}")
-        for item in data.get("silences", ())
+        (local(item["at"]), _until(item), f"{item['id']}\n{item['reason']}") for item in data.get("silences", ())
     )
     if silenced:
         blocks.append(Table("Not told", ("since", "until", "finding, and why"), silenced))
     return blocks or [Line("Nothing is recorded for that time.")]
+
+
+def _until(silence: dict[str, Any]) -> str:
+    if silence["ended"]:
+        return f"ended {local(silence['ended'])}"
+    return local(silence["until"]) if silence["until"] else "it is gone"
 
 
 def _why(item: dict[str, Any]) -> str:

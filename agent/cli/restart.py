@@ -8,7 +8,7 @@ from argparse import Namespace
 from typing import Any
 
 from agent.cli import records
-from agent.cli.ask import call, full_name
+from agent.cli.ask import call, full_name, status_of
 from agent.cli.blocks import Line
 from agent.cli.output import emit
 from agent.model.errors import AgentError, Exit, Kind
@@ -32,15 +32,21 @@ def restart(options: Namespace) -> int:
         "resume": options.resume,
     }
     answer = call(options, "Restart", arguments)
+    fresh = answer.get("fresh") or []
     if options.dry_run:
-        emit(options, {"v": 1, "plan": answer["plan"]}, records.plan(answer["plan"]))
-        return Exit.CLEAN
-    return _show(options, answer["restarts"], answer["held"])
+        emit(options, {"v": 1, "plan": answer["plan"], "fresh": fresh}, [*records.plan(answer["plan"]), *_fresh(fresh)])
+        return status_of(answer["plan"])
+    return _show(options, answer["restarts"], answer["held"], fresh)
 
 
-def _show(options: Namespace, outcomes: list[dict[str, Any]], held: str) -> int:
-    lines = [Line(f"Stopped before the last wave: {held}.", "error")] if held else []
-    emit(options, {"v": 1, "restarts": outcomes, "held": held}, [*records.outcomes(outcomes), *lines])
+def _fresh(units: list[str]) -> list[Line]:
+    return [Line(f"{unit} is not stale: it runs the code that is installed.") for unit in units]
+
+
+def _show(options: Namespace, outcomes: list[dict[str, Any]], held: str, fresh: list[str]) -> int:
+    lines = [*_fresh(fresh), *([Line(f"Stopped before the last wave: {held}.", "error")] if held else [])]
+    data = {"v": 1, "restarts": outcomes, "held": held, "fresh": fresh}
+    emit(options, data, [*(records.outcomes(outcomes) if outcomes or not fresh else ()), *lines])
     return Exit.CLEAN if not held and all(item["result"] in records.CAME_BACK for item in outcomes) else Exit.FINDINGS
 
 
@@ -61,10 +67,10 @@ def _ask_by_wave(options: Namespace) -> int:
         try:
             outcomes += call(options, "Restart", {"units": units, "now": options.now})["restarts"]
         except AgentError as problem:
-            return _show(options, outcomes, problem.message)
+            return _show(options, outcomes, problem.message, [])
         if failed := [item["unit"] for item in outcomes if item["result"] not in (*records.CAME_BACK, *UNTOUCHED)]:
-            return _show(options, outcomes, f"{', '.join(failed)} did not come back")
-    return _show(options, outcomes, "") if outcomes else Exit.CLEAN
+            return _show(options, outcomes, f"{', '.join(failed)} did not come back", [])
+    return _show(options, outcomes, "", []) if outcomes else Exit.CLEAN
 
 
 def _agrees(question: str) -> bool:

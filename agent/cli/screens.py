@@ -23,17 +23,38 @@ TOPICS = {"spf": "mail", "exim": "mail", "numpy": "numpy"}
 """Checks whose findings are a group of their own; others go by their disposition."""
 
 
+PHASES = {
+    "starting": "aftercare is starting.",
+    "settling": "A package transaction is under way, or has just ended.",
+    "checking": "Looking for processes that run replaced code.",
+    "restarting": "Restarting units.",
+}
+"""What is going on while the findings may be about to change."""
+OBSERVED = {
+    "Restarted by themselves, as soon as nothing speaks against it": "Would be restarted, but the mode is observe",
+    "Waiting for their time": "Would be restarted in their time, but the mode is observe",
+}
+"""Headings that are others where nothing is restarted by itself."""
+
+
 def status(view: dict[str, Any]) -> list[Block]:
-    """Return what `agentctl status` says of a view."""
-    blocks: list[Block] = [Line(headline(view), worst(view["findings"]))]
+    """Return what `agentctl status` says of a view: first what keeps it from being the whole truth of now."""
+    phase = PHASES.get(view.get("phase", ""), "")
+    blocks: list[Block] = [Line(line) for line in (phase,) if line]
     if view.get("trouble"):
-        blocks.append(Line(view["trouble"], "error"))
+        of = f" What follows is as of {local(view['checked_at'])}." if view.get("checked_at") else ""
+        blocks.append(Line(f"{view['trouble']}.{of}", "error"))
+    blocks.append(Line(headline(view), worst(view["findings"])))
+    if view.get("silenced"):
+        blocks.append(Line(_unsaid(view["silenced"])))
+    if view.get("mode", "auto") != "auto":
+        blocks.append(Line(f"The mode is {view['mode']}: nothing is restarted by itself."))
     if view.get("rejected"):
         blocks.append(Line(f"The configuration on disk is not used: {view['rejected']}", "error"))
-    if view.get("held"):
+    if view.get("held") and view["held"] != view.get("trouble"):
         goes_on = "agentctl restart --resume goes on" if view.get("braked") else "the rest goes on by itself"
         blocks.append(Line(f"No further restart is begun: {view['held']}; {goes_on}.", "error"))
-    blocks += findings(view["findings"])
+    blocks += findings(view["findings"], view.get("mode", "auto"))
     if view.get("restarts"):
         blocks.append(restarts(view["restarts"]))
     if same := view.get("detail", {}).get("libraries", {}).get("identical"):
@@ -45,19 +66,11 @@ def status(view: dict[str, Any]) -> list[Block]:
 
 def headline(view: dict[str, Any]) -> str:
     """Return the one sentence that sums a view up."""
-    busy = {
-        "starting": "aftercare is starting.",
-        "settling": "A package transaction is under way, or has just ended.",
-        "checking": "Looking for processes that run replaced code.",
-        "restarting": "Restarting units.",
-    }
-    if view.get("phase") in busy:
-        return busy[view["phase"]]
     groups = [_group(item) for item in view["findings"]]
     words = {
         "broken": "did not come back",
         "refused": "not restarted, for it would not come back",
-        "restart": "to be restarted",
+        "restart": "to be restarted" if view.get("mode", "auto") == "auto" else "that would be restarted",
         "timed": "waiting for their time",
         "defer": "waiting for your word",
         "reboot": "waiting for a reboot",
@@ -71,21 +84,36 @@ def headline(view: dict[str, Any]) -> str:
         parts.append(f"{_count(len(exposed), 'CVE')} fixed on disk, not in effect")
     if parts:
         return f"{'; '.join(parts)}."
-    if view.get("trouble"):
+    if is_doubtful(view):
         return "Whether every process runs the code that is installed is not known."
     looked = view.get("detail") or {"libraries": {}}
     return "Every process runs the code that is installed." if "libraries" in looked else "Nothing is wrong."
 
 
-def findings(items: list[dict[str, Any]]) -> list[Block]:
+def findings(items: list[dict[str, Any]], mode: str = "auto") -> list[Block]:
     """Return findings as entries under headings, the most urgent first."""
     blocks: list[Block] = []
     for heading, groups in GROUPS:
         found = [item for item in items if _group(item) in groups]
         if found:
+            heading = heading if mode == "auto" else OBSERVED.get(heading, heading)
             blocks.append(Line(f"\n{heading}:"))
             blocks += [_entry(item) for item in sorted(found, key=_urgency)]
     return blocks
+
+
+def is_doubtful(view: dict[str, Any]) -> bool:
+    """Return whether it is not known what runs replaced code: nobody has looked yet, or the last look failed."""
+    return bool(view.get("trouble")) or view.get("checked_at", "") is None
+
+
+def _unsaid(silenced: list[dict[str, Any]]) -> str:
+    """What is silenced is left out of all counts, so how much that is has to be said."""
+    ids = [item["finding"]["id"] for item in silenced]
+    cves = {cve for item in silenced for cve in item["finding"].get("evidence", {}).get("cves", ())}
+    number = "1 more finding is" if len(ids) == 1 else f"{len(ids)} more findings are"
+    exposed = f", with {_count(len(cves), 'CVE')} not in effect" if cves else ""
+    return f"{number} silenced{exposed}: {', '.join(ids)}."
 
 
 def _silenced(item: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ import stat
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from agent.config.settings import Settings, apply
 from agent.model.errors import AgentError, Kind
@@ -25,18 +26,19 @@ def load(root: str = "/", check_window: Callable[[str], None] = lambda _: None) 
     """
     settings = vendor()
     for path in layers(root):
-        known = len(settings.rules)
-        settings = apply(settings, _parse(_read(path), str(path)), str(path))
-        for window in {rule.window for rule in settings.rules[known:] if rule.window}:
-            _check(window, check_window, path)
+        data = _parse(_read(path), str(path))
+        settings = apply(settings, data, str(path))
+        for number, rule in enumerate(data.get("rule", []), 1):
+            if window := rule.get("window"):
+                _check(window, check_window, f"{path}: rule {number}")
     return settings
 
 
-def _check(window: str, check_window: Callable[[str], None], path: Path) -> None:
+def _check(window: str, check_window: Callable[[str], None], origin: str) -> None:
     try:
         check_window(window)
     except AgentError as problem:
-        raise AgentError(Kind.CONFIG, f"{path}: window: {problem.message}", problem.hint) from problem
+        raise AgentError(Kind.CONFIG, f"{origin}: window: {problem.message}", problem.hint) from problem
 
 
 def vendor() -> Settings:
@@ -91,7 +93,7 @@ def _refuse_foreign(path: Path, facts: os.stat_result) -> None:
             raise AgentError(Kind.CONFIG, f"{place}: others may write it", f"chmod go-w {place}")
 
 
-def _parse(text: bytes, origin: str) -> dict[str, object]:
+def _parse(text: bytes, origin: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:

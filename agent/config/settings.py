@@ -17,6 +17,10 @@ from agent.model.probes import parse_commands, parse_patterns, parse_probe
 from agent.model.restarts import Disposition, Rule
 
 
+COMPLETE = re.compile(r"^/|[*?\]]$|\.(service|socket|scope|slice|timer|mount|automount|swap|device|target|path)$")
+"""A pattern that may match as it stands; without a type of unit it is meant as a service, as for systemctl."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reboot:
     """The table [reboot]."""
@@ -111,7 +115,7 @@ def _globs(value: Any) -> tuple[str, ...]:
     patterns = [value] if isinstance(value, str) else value
     if not isinstance(patterns, list) or not patterns or not all(isinstance(item, str) for item in patterns):
         raise ValueError('must be a unit name pattern or a list of them, such as ["ssh.service", "php*-fpm.service"]')
-    return tuple(patterns)
+    return tuple(pattern if COMPLETE.search(pattern) else f"{pattern}.service" for pattern in patterns)
 
 
 def _texts(what: str, is_good: Callable[[str], bool]) -> Callable[[Any], tuple[str, ...]]:
@@ -225,14 +229,17 @@ def _parse(
     parsed = {}
     for key, value in data.items():
         if key not in known:
-            raise AgentError(Kind.CONFIG, f"{origin}: unknown setting {key!r}", _suggest(key, (*known, *extra)))
+            raise _unknown(key, (*known, *extra), origin)
         try:
             parsed[key] = known[key].parse(value)
         except ValueError as problem:
-            raise AgentError(Kind.CONFIG, f"{origin}: {key} {problem}, not {value!r}", known[key].help) from problem
+            said = f"{str(problem).removesuffix(',')}, not {value!r}"
+            raise AgentError(Kind.CONFIG, f"{origin}: {key} {said}", known[key].help) from problem
     return parsed
 
 
-def _suggest(key: str, names: tuple[str, ...]) -> str:
+def _unknown(key: str, names: tuple[str, ...], origin: str) -> AgentError:
+    """Return the complaint, with what was meant in the message itself: the journal and `status` show nothing else."""
     near = difflib.get_close_matches(key, names, 1)
-    return f"did you mean {near[0]}?" if near else f"known are {', '.join(names)}"
+    meant = f", did you mean {near[0]}?" if near else ""
+    return AgentError(Kind.CONFIG, f"{origin}: unknown setting {key!r}{meant}", f"known are {', '.join(names)}")

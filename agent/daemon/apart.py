@@ -12,7 +12,7 @@ from agent.model.events import Checked
 from agent.model.topics import Topic
 
 DEBOUNCE = timedelta(seconds=0.5)
-PATIENCE = timedelta(seconds=2)
+PATIENCE = timedelta(seconds=0.5)
 MOST = 20
 SPAN = timedelta(minutes=1)
 AFTER_TROUBLE = timedelta(minutes=5)
@@ -59,7 +59,7 @@ class Apart:
     def due(self, what: str, now: datetime, unpacking: bool = False) -> None:
         """A time has come that was asked for: `check NAME` begins it, `again NAME` has it wanted once more.
 
-        unpacking: dpkg is at work. What looks at libraries waits for its end: half of them would be the old ones.
+        unpacking: dpkg holds its lock. What looks at libraries waits for its end: half of them would be the old ones.
         """
         why, _, name = what.partition(" ")
         if why == "again":

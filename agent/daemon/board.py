@@ -6,10 +6,13 @@ from datetime import datetime
 from typing import Any
 
 from agent.daemon.doors import Doors
+from agent.daemon.look import LIBRARIES
 from agent.daemon.planning import remarks, together
-from agent.model.events import Checked
+from agent.model.errors import AgentError
+from agent.model.events import Checked, Looked
 from agent.model.findings import CheckResult, StaleUnit
 from agent.model.view import View
+from agent.restart.narrow import has_steps
 from agent.store import Store
 
 UNWRITTEN = "what came of a restart could not be written down"
@@ -46,21 +49,44 @@ class Board:
         self.show(unseen=before.unseen | {checked.check: (why,)})
         return before
 
+    def take_sight(self, looked: Looked) -> AgentError | None:
+        """Show whether what is stale was seen by this look, or by an earlier one; return what went wrong, if anything.
+
+        A look that cannot be remembered was one all the same.
+        """
+        problem = looked.problem or self._store.unwritten
+        if any(result.check == LIBRARIES for result in looked.results):
+            self.show(blind=False)
+        elif looked.problem or looked.outdated:
+            self.show(blind=True)
+        if looked.results and not problem:
+            self.show(trouble="")
+        return problem
+
+    def complain(self, problem: AgentError) -> None:
+        """Show what went wrong, and tell it once."""
+        if problem.message != self.view.trouble:
+            self._doors.tell("check-failed", error=problem.message, hint=problem.hint)
+        self.show(trouble=problem.message)
+
     def hear(self, now: datetime) -> None:
         """Take note of what somebody silenced, or wants to hear of again."""
         self._store.date(self.view.findings, now, frozenset())
         self.show(silences=self._store.memory().silences)
 
     def brake(self, held: str = "") -> None:
-        """Show whether restarts are held: a unit did not come back, or what came of it could not be written down."""
-        memory = self._store.memory()
+        """Show whether restarts are held: a unit did not come back, or what comes of one cannot be written down."""
+        memory, unwritten = self._store.memory(), self._store.unwritten
         brake = memory.brake or (UNWRITTEN if memory.unended else "")
-        self.show(held=held or brake, braked=bool(brake))
+        self.show(held=held or brake or (unwritten.message if unwritten else ""), braked=bool(brake))
 
-    def waits(self) -> bool:
-        """Whether some unit is to be restarted by itself when its time has come."""
-        stale = (finding.evidence for finding in self.view.findings if isinstance(finding.evidence, StaleUnit))
-        return any(item.opens_at for item in stale)
+    def release(self) -> None:
+        """Take the brake off where there is nothing left for it to hold, now or when its time has come."""
+        plan, stale = self.view.plan, (finding.evidence for finding in self.view.findings)
+        waits = any(isinstance(item, StaleUnit) and item.opens_at for item in stale)
+        if plan and not (has_steps(plan) or plan.agent or waits):
+            self._store.release()
+        self.brake()
 
     def silent_until(self) -> datetime | None:
         """Return when the first silence ends by itself."""

@@ -16,7 +16,7 @@ from agent.daemon.board import Board
 from agent.daemon.doors import Doors
 from agent.daemon.errands import UNFORCED, WAITED, Errand, Errands, order_of, weightier
 from agent.daemon.look import LIBRARIES
-from agent.daemon.planning import not_twice, own_plan, plan_for
+from agent.daemon.planning import be_sure, not_twice, own_plan, plan_for
 from agent.model import contract
 from agent.model.errors import AgentError, Kind
 from agent.model.events import Asked, Checked, Due, Event, Looked, Reload, RestartsDone, Stop, Touched
@@ -83,9 +83,7 @@ class Corridor:
     def complain(self, problem: AgentError) -> None:
         """Say, once, that something cannot be watched or looked at; the next good look, soon, takes it back."""
         self.agenda.wake("look", datetime.now(UTC) + AFTER_TROUBLE)
-        if problem.message != self.view.trouble:
-            self.doors.tell("check-failed", error=problem.message, hint=problem.hint)
-        self.board.show(trouble=problem.message)
+        self.board.complain(problem)
 
     def _handle(self, event: Event) -> None:
         """Take one event; what a room could not do is told and tried again later."""
@@ -110,7 +108,7 @@ class Corridor:
             case Due(what="resume"):
                 self._unended = self.store.memory().unended
             case Due():
-                self._apart.due(event.what, event.at, unpacking=bool(self.busy_with_packages()))
+                self._apart.due(event.what, event.at, unpacking=self.doors.locked())
             case Asked():
                 self._take_errand(event)
             case Looked():
@@ -157,8 +155,8 @@ class Corridor:
             self._take_upgrade(looked.outdated)
         if looked.results:
             self._take_results(looked)
-        if looked.problem:
-            self.complain(looked.problem)
+        if problem := self.board.take_sight(looked):
+            self.complain(problem)
         if self._served and self._served.reply:
             self._served.answer(self._served.reply)
             self._served = None
@@ -178,10 +176,8 @@ class Corridor:
         self.units = looked.units
         ran = {result.check for result in looked.results}
         self._plan = not_twice(self.make_plan(), self.store.memory()) if LIBRARIES in ran else None
-        if self._plan and not (has_steps(self._plan) or self._plan.agent or self.board.waits()):
-            self.store.release()
-        self.board.show(checked_at=now, trouble="", plan=self._plan)
-        self.board.brake()
+        self.board.show(checked_at=now, plan=self._plan)
+        self.board.release()
 
     def hear(self) -> None:
         """Take note of what somebody silenced, and be woken when that ends."""
@@ -203,13 +199,15 @@ class Corridor:
         """Begin the next thing that is due, if nothing is under way. Who only waits keeps nobody from anything."""
         if self._looking or self._restarting:
             return
-        plan = self._plan if self.settings.mode == "auto" and not self.view.braked else None
+        goes_on = self.settings.mode == "auto" and not (self.view.braked or self.store.unwritten)
+        plan = self._plan if goes_on else None
         if self._unended:
             self._resume()
         elif self._wanted not in ("", WAITED):
             self._look()
         elif errand := self._errands.take_order():
             self._serve(errand)
+            self._advance()
         elif self.busy_with_packages():
             self._rest()
         elif plan and has_steps(plan):
@@ -257,7 +255,7 @@ class Corridor:
             self.agenda.wake("resume", datetime.now(UTC) + AFTER_TROUBLE)
         if self._served:
             restarts = [contract.outcome(item) for item in did.outcomes]
-            self._served.reply = {"plan": None, "restarts": restarts, "held": did.held}
+            self._served.reply = {"plan": None, "restarts": restarts, "held": did.held, "fresh": self._served.fresh}
         self._want("restarts")
 
     def _leave(self) -> None:
@@ -275,18 +273,20 @@ class Corridor:
 
     def _serve(self, errand: Errand) -> None:
         try:
-            known = (self.view, self.units, self.settings.rules)
-            order = order_of(*known, errand.asked.arguments, self.store.downtimes())
-            if order.dry_run or not (order.goes or has_steps(order.plan)):
-                errand.answer({"plan": plan_json(order.plan), "restarts": [], "held": ""})
-                return
-            if held := self.busy_with_packages():
-                raise AgentError(Kind.USAGE, f"Nothing is restarted now: {held}", "agentctl wait; then ask again")
+            be_sure(self.view, self.busy_with_packages())
+            order = order_of(self.view, self.units, self.settings.rules, errand.asked.arguments, self.store.downtimes())
+            if self.store.unwritten and not order.dry_run:
+                raise self.store.unwritten
         except AgentError as problem:
             errand.refuse(problem)
             return
-        if order.everything:
+        if order.everything and not order.dry_run:
             self.store.release()
+        if order.dry_run or not (order.goes or has_steps(order.plan)):
+            errand.answer({"plan": plan_json(order.plan), "restarts": [], "held": "", "fresh": order.fresh})
+            self.board.brake()
+            return
+        errand.fresh = order.fresh
         self._leaving = ASKED if order.goes else self._leaving
         self._served = errand
         self._restart(order.plan)

@@ -13,6 +13,7 @@ from agent.model.findings import Finding, StaleUnit
 from agent.model.restarts import OWN_UNIT, Plan, Rule
 from agent.model.view import View
 from agent.restart.narrow import only, unit_names
+from agent.restart.verify import is_up
 
 WAITED = "waited"
 UNFORCED = ("", WAITED, "packages")
@@ -24,11 +25,13 @@ class Errand:
     """Somebody who waits for an answer. `seen`: a look was begun after he came.
 
     reply: what he gets after the look that follows, so that whatever he asks next is told what is so by then.
+    fresh: units that he named and that need no restart.
     """
 
     asked: Asked
     seen: bool = False
     reply: dict[str, Any] = field(default_factory=dict)
+    fresh: list[str] = field(default_factory=list)
 
     @property
     def is_order(self) -> bool:
@@ -85,13 +88,14 @@ class Errands:
 class Order:
     """What was asked for, as a plan. `goes`: the agent itself restarts, last; `dry_run`: it is only to be shown.
 
-    everything: not some units by name, but all there is, which takes the brake off.
+    everything: not some units by name, but all there is, which takes the brake off. fresh: named, and not stale.
     """
 
     plan: Plan
     goes: bool
     dry_run: bool
     everything: bool
+    fresh: list[str]
 
 
 def order_of(
@@ -111,12 +115,13 @@ def order_of(
     goes = plan.agent and (everything or OWN_UNIT in names)
     if not everything:
         plan = only(plan, names)
-    if missing := sorted(names - unit_names(plan) - ({OWN_UNIT} if goes else set())):
-        by_hand = f"{users.by_hand('restart', missing[0])} restarts it all the same"
-        raise AgentError(Kind.USAGE, why_not(view.findings, missing[0]), by_hand)
+    found = {finding.subject for finding in view.findings}
+    fresh = sorted(name for name in names - found if name in units and is_up(units[name]))
+    if missing := sorted(names - unit_names(plan) - set(fresh) - ({OWN_UNIT} if goes else set())):
+        raise AgentError(Kind.USAGE, why_not(view.findings, missing[0]), by_hand(units.get(missing[0])))
     if arguments["resume"] and not view.braked:
         raise AgentError(Kind.USAGE, "no restart is held", "agentctl restart --all restarts what is stale")
-    return Order(replace(plan, agent=goes), goes, arguments["dry_run"], everything)
+    return Order(replace(plan, agent=goes), goes, arguments["dry_run"], everything, fresh)
 
 
 def weightier(wanted: str, why: str) -> str:
@@ -131,4 +136,13 @@ def why_not(findings: Sequence[Finding], unit: str) -> str:
     evidence = next((finding.evidence for finding in findings if finding.subject == unit), None)
     if isinstance(evidence, StaleUnit):
         return f"{unit} is not restarted: {evidence.reason or evidence.disposition}"
-    return f"{unit} is not stale: it runs the code that is installed"
+    if other := next((finding for finding in findings if finding.subject == unit.removesuffix(".service")), None):
+        return f"{other.subject} is a finding, and no unit: {other.advice}"
+    return f"{unit} is not stale: systemd runs nothing of that name"
+
+
+def by_hand(unit: Unit | None) -> str:
+    """Return how somebody may restart a unit all the same; nothing where systemd would refuse him as well."""
+    if unit is None or not (unit.can_start and unit.can_stop) or unit.name.endswith((".scope", ".slice")):
+        return ""
+    return f"{users.by_hand('restart', unit.name)} restarts it all the same"

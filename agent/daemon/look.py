@@ -38,6 +38,7 @@ async def look(host: Host, store: Store, settings: Settings, locked: Callable[[]
     """
     transaction = None
     try:
+        store.write_back()
         memory = store.memory()
         known = memory.begun is not None and memory.boot == boot_id(host)
         now = datetime.now(UTC)
@@ -65,7 +66,7 @@ async def _probe_again(store: Store, settings: Settings) -> None:
     asked = {unit: wanted for unit in failing if (wanted := rule_for(unit, settings.rules).probe)}
     wrong = await asyncio.gather(*(probe(wanted, limit=PROBED) for wanted in asked.values()))
     ailing = {unit for unit, words in zip(asked, wrong, strict=True) if words}
-    store.mend(unit for unit in failing if unit not in ailing)
+    store.mend([unit for unit in failing if unit not in ailing])
 
 
 def _settle(host: Host, store: Store, surveyed: Surveyed, now: datetime) -> Transaction | None:
@@ -77,7 +78,7 @@ def _settle(host: Host, store: Store, surveyed: Surveyed, now: datetime) -> Tran
     changes = transactions.diff(old, surveyed.survey.snapshot) if old is not None else ()
     if surveyed.survey.full:
         changes = tuple(change for change in changes if change.old != change.new)
-    return store.settle(surveyed.survey, changes, surveyed.index(), boot_id(host), now)
+    return store.settle(surveyed.survey, changes, surveyed, boot_id(host), now)
 
 
 def _request(store: Store, settings: Settings, unfinished: tuple[str, ...], known: bool) -> Request:
@@ -125,7 +126,7 @@ def _remember(store: Store, request: Request, results: tuple[CheckResult, ...]) 
         store.learn(result)
         if result.check == LIBRARIES:
             down = {finding.subject for finding in result.findings if finding.severity is Severity.CRITICAL}
-            store.mend(outcome.unit for outcome in request.broken if outcome.unit not in down)
+            store.mend([outcome.unit for outcome in request.broken if outcome.unit not in down])
 
 
 async def check(host: Host, store: Store, settings: Settings, name: str) -> Checked:

@@ -4,15 +4,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from agent.model.errors import AgentError, Kind
 from agent.model.facts import Unit
 from agent.model.findings import CheckResult, Finding, StaleUnit
 from agent.model.memory import Memory
 from agent.model.restarts import OWN_UNIT, Plan, Rule, Wave
-from agent.model.view import View
+from agent.model.view import Phase, View
 from agent.restart.narrow import only, unit_names
 from agent.restart.plan import make_plan, make_step
 
 LAST_WAVE = 100
+LOOK_CLOSER = "it is looked again every minute; agentctl doctor; journalctl -u aftercare"
+PENDING = {
+    Phase.STARTING: "aftercare is starting",
+    Phase.SETTLING: "a package transaction is under way, or has just ended",
+    Phase.CHECKING: "processes are being looked at",
+    Phase.RESTARTING: "units are being restarted",
+}
+"""What a view waits for that is about to change."""
 
 
 def plan_for(
@@ -27,6 +36,15 @@ def plan_for(
     """Return what would be restarted of the findings in `view`; named, now, downtimes: see `make_plan`."""
     stale = [finding.evidence for finding in view.findings if isinstance(finding.evidence, StaleUnit)]
     return make_plan(_cause(view), stale, units, rules, OWN_UNIT, named=named, now=now, downtimes=downtimes)
+
+
+def be_sure(view: View, pending: str) -> None:
+    """Raise AgentError where it is not known what runs replaced code. pending: what must be over before it can be."""
+    if pending:
+        raise AgentError(Kind.UNREADABLE, f"not yet known: {pending}", "agentctl wait, and ask again")
+    if view.blind or view.checked_at is None:
+        trouble = view.trouble or "no look has been made yet"
+        raise AgentError(Kind.UNREADABLE, f"what runs replaced code is not known: {trouble}", LOOK_CLOSER)
 
 
 def not_twice(plan: Plan, memory: Memory) -> Plan:

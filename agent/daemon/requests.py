@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from agent.daemon.corridor import Corridor
-from agent.daemon.planning import unit_of_main
+from agent.daemon.planning import PENDING, be_sure, unit_of_main
 from agent.daemon.watchers import Watchers
 from agent.model import contract, view
 from agent.model.errors import AgentError, Kind
@@ -48,10 +48,17 @@ class Requests:
 
     async def _counts(self, _peer: Peer, _parameters: dict[str, Any], _send: Send) -> dict[str, Any]:
         seen = self._corridor.view
-        return {"counts": view.counts(seen), "phase": seen.phase.value}
+        known = seen.checked_at is not None and not seen.trouble
+        return {"counts": view.counts(seen), "phase": seen.phase.value, "known": known}
 
     async def _plan(self, _peer: Peer, _parameters: dict[str, Any], _send: Send) -> dict[str, Any]:
+        self._be_sure()
         return {"plan": view.plan_json(self._corridor.make_plan())}
+
+    def _be_sure(self) -> None:
+        """Raise AgentError where what is known is about to change, or is not known."""
+        seen = self._corridor.view
+        be_sure(seen, self._corridor.busy_with_packages() or PENDING.get(seen.phase, ""))
 
     async def _restart(self, peer: Peer, parameters: dict[str, Any], _send: Send) -> dict[str, Any]:
         arguments = {
@@ -82,7 +89,7 @@ class Requests:
         if id not in {contract.printable(finding.id) for finding in self._corridor.view.findings}:
             raise NotFound(f"there is no finding {id}", "agentctl status --json has their ids")
         if seconds is not None and not 0 < seconds <= LONGEST_SNOOZE:
-            raise AgentError(Kind.USAGE, f"seconds: must be from 1 to {LONGEST_SNOOZE}", "agentctl ack has no end")
+            raise AgentError(Kind.USAGE, "a finding is snoozed for a year at most", "agentctl ack has no end")
         now = datetime.now(UTC)
         kind = SilenceKind.ACK if seconds is None else SilenceKind.SNOOZE
         until = None if seconds is None else now + timedelta(seconds=seconds)
@@ -114,6 +121,7 @@ class Requests:
         if not chain and subject.isdigit():
             chain = why.explain(self._corridor.view, unit_of_main(self._corridor.units, int(subject)), known)
         if not chain:
+            self._be_sure()
             hint = "agentctl status lists what is stale, agentctl history what was restarted"
             raise NotFound(f"{subject} is not stale, and no restart of it is on record", hint)
         zone = datetime.now().astimezone().tzinfo or UTC

@@ -34,13 +34,15 @@ class Outdated(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Surveyed:
-    """A survey and the index rows that came with it, still packed: unpacked at once they would take megabytes."""
+    """A survey and the index rows that came with it, still packed: unpacked at once they would take megabytes.
+
+    To go through it is to go through the rows, unpacked chunk by chunk.
+    """
 
     survey: Survey
     packed: tuple[str, ...]
 
-    def index(self) -> Iterator[Indexed]:
-        """Yield the rows, unpacked chunk by chunk."""
+    def __iter__(self) -> Iterator[Indexed]:
         for chunk in self.packed:
             yield from contract.indexed(json.loads(chunk))
 

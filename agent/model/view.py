@@ -27,9 +27,9 @@ class View:
     """Findings and how they came about. `transaction`: the last one; `outcomes`: what its restarts came to.
 
     held: why restarts stopped before the last wave; braked: because a unit did not come back, so that somebody must say
-    `resume`. silences: findings that nobody wants to be told of now. trouble: why the last look failed (the findings
-    are of the one before). rejected: why the configuration on disk is not used. unseen: what could not be looked at, by
-    check.
+    `resume`. silences: findings that nobody wants to be told of now. trouble: what went wrong in the last look; blind:
+    it did not see what is stale, and the findings are of the one before. rejected: why the configuration on disk is not
+    used. unseen: what could not be looked at, by check.
     """
 
     phase: Phase
@@ -45,6 +45,7 @@ class View:
     detail: dict[str, Any] = field(default_factory=dict)
     unseen: dict[str, tuple[str, ...]] = field(default_factory=dict)
     trouble: str = ""
+    blind: bool = False
     rejected: str = ""
 
 

@@ -66,7 +66,7 @@ def sentence(view: View, now: datetime) -> str:
             text = f"Restarting {_planned(view)}"
         case Phase.IDLE:
             text = f"Idle: {'; '.join(_idle(view, now))}"
-    parts = [text, *(part for part in (view.held, view.trouble, view.rejected) if part)]
+    parts = [text, *(part for part in dict.fromkeys((view.held, view.trouble, view.rejected)) if part)]
     line = printable("; ".join(parts))
     return line if len(line) <= LONGEST_STATUS else f"{line[: LONGEST_STATUS - 1]}…"
 
@@ -78,7 +78,9 @@ def _planned(view: View) -> str:
 
 def _idle(view: View, now: datetime) -> list[str]:
     parts = [part for part in (_restarted(view, now), _broken(view), _pending(view)) if part]
-    if not told(view):
+    if view.blind:
+        parts.append("what runs replaced code now is not known")
+    elif not told(view):
         parts.append("nothing runs replaced code" if not parts else "nothing waits for you")
     return parts
 

@@ -4,6 +4,7 @@ Pure. While something is stale the chain is told from the finding; afterwards fr
 What is not known is left out or said to be unknown, never guessed.
 """
 
+import shlex
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -43,6 +44,8 @@ RESULTS = {
     Result.START_LIMIT: "systemd refused: it was started too often",
     Result.NOT_RUN: "not restarted: its turn never came",
 }
+UNTOUCHED = (Result.PRECHECK_FAILED, Result.NOT_RUN)
+"""Results of attempts in which nothing was restarted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,7 @@ def explain(view: View, subject: str, history: Sequence[Recorded] = ()) -> tuple
     names = {evidence.unit} if evidence else {subject, f"{subject}.service"}
     recorded = next((entry for entry in history if entry.attempt.unit in names), None)
     if evidence and recorded and not evidence.processes:
-        return *_afterwards(recorded), _action(evidence)
+        return *_afterwards(recorded), _action(evidence, view)
     if evidence:
         return _while_stale(view, evidence, recorded, history)
     return _afterwards(recorded) if recorded else ()
@@ -109,7 +112,7 @@ def _while_stale(
     files = tuple(dict.fromkeys(file for process in evidence.processes for file in process.files))
     packages = {file.package for file in files}
     transaction = _cause(packages, view, history)
-    if recorded and (transaction is None or recorded.attempt.transaction != transaction.id):
+    if recorded and (transaction is None or recorded.attempt.transaction < transaction.id):
         recorded = None
     return (
         _command(transaction),
@@ -119,7 +122,7 @@ def _while_stale(
         _unit(evidence),
         *([_attempted(recorded)] if recorded else []),
         *_result(recorded, evidence.outcome),
-        _action(evidence),
+        _action(evidence, view),
     )
 
 
@@ -220,13 +223,28 @@ def _unit(evidence: StaleUnit) -> Link:
 
 def _attempted(recorded: Recorded) -> Link:
     detail = {"disposition": Disposition.RESTART.value, "reason": "", "attempt": recorded.attempt.id}
-    return Link("action", "restarted by aftercare", recorded.attempt.begun, detail)
+    came = recorded.attempt.outcome
+    spared = came is not None and came.result in UNTOUCHED
+    text = "looked at by aftercare before its restart" if spared else "restarted by aftercare"
+    return Link("action", text, recorded.attempt.begun, detail)
 
 
-def _action(evidence: StaleUnit) -> Link:
+def _action(evidence: StaleUnit, view: View) -> Link:
     reason = printable(evidence.reason)
     text = ACTIONS[evidence.disposition] + (f": {reason}" if reason else "")
+    if evidence.disposition is Disposition.RESTART and (waits := _hindrance(evidence, view)):
+        text = f"would be restarted ({reason or 'runs replaced code'}), but {waits}"
     return Link("action", text, None, {"disposition": evidence.disposition.value, "reason": reason})
+
+
+def _hindrance(evidence: StaleUnit, view: View) -> str:
+    """Return what keeps it from being restarted by itself, and the way round that; empty where nothing does."""
+    by_hand = f"agentctl restart {shlex.quote(printable(evidence.unit))}"
+    if view.mode != "auto":
+        return f"the mode is {view.mode}: {by_hand}"
+    if view.braked:
+        return f"restarts are held, {printable(view.held)}: agentctl restart --resume"
+    return printable(view.held)
 
 
 def _result(recorded: Recorded | None, known: Outcome | None) -> list[Link]:

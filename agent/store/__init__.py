@@ -6,20 +6,22 @@ aside, never deleted, and a new one begun; `recovered` then says so.
 """
 
 import json
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import wraps
 from pathlib import Path
 from statistics import median
-from typing import Any, Self
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from agent.model import contract
+from agent.model.errors import AgentError, Kind
 from agent.model.facts import Change, Indexed, Snapshot, Transaction
 from agent.model.findings import CheckResult, Finding, Survey
-from agent.model.memory import Memory, Recorded, Silence, SilenceKind
+from agent.model.memory import Memory, Recorded, Silence
 from agent.model.restarts import BROKEN, Attempt, Outcome, Result, Step, brake_after
-from agent.store import files, rows
-from agent.store.database import Database
+from agent.store import files, rows, silences
+from agent.store.database import FULL, Database
 
 CAME_BACK = (Result.FRESH, Result.LEFTOVER)
 REFUSED = (Result.NOT_RUN, Result.PRECHECK_FAILED)
@@ -28,20 +30,45 @@ COUNTED = 5
 """So many of the last restarts say how long the next one will take."""
 LAST_ENDED = "SELECT * FROM attempts WHERE id IN (SELECT max(id) FROM attempts WHERE outcome IS NOT NULL GROUP BY unit)"
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def commits(method: Callable[Concatenate["Store", P], T]) -> Callable[Concatenate["Store", P], T]:
+    """Make a method one commit; it may be called twice, the second time for the copy in memory."""
+
+    @wraps(method)
+    def commit(store: "Store", /, *arguments: P.args, **others: P.kwargs) -> T:
+        return store._database.commit(lambda: method(store, *arguments, **others))
+
+    return commit
+
 
 class Store:
-    """The open history. Every method is one commit; times are given by the caller."""
+    """The open history. Every method is one commit; times are given by the caller.
+
+    Where the file cannot be written all but attempts go on in memory, `unwritten` says so, and `write_back` ends it.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self.recovered = database.recovered
+        self.write_back = database.write_back
+
+    @property
+    def unwritten(self) -> AgentError | None:
+        """Why nothing can be written down; None where it can be."""
+        words = self._database.unwritten
+        return AgentError(Kind.UNREADABLE, words, FULL) if words else None
 
     @classmethod
     def open(cls, path: Path, now: datetime) -> Self:
-        """Open or make the history at `path`; raise AgentError(UNREADABLE) where neither is possible."""
+        """Open or make the history at `path`; raise AgentError(UNREADABLE) where it cannot even be read."""
         return cls(Database.open(path, now))
 
     def close(self) -> None:
+        """Close the file, after a last try at writing what is in memory alone."""
+        self.write_back()
         self._database.close()
 
     # What the daemon decides upon
@@ -58,7 +85,7 @@ class Store:
             unended=tuple(self._attempts("SELECT * FROM attempts WHERE outcome IS NULL ORDER BY id")),
             broken=self._broken(),
             brake=self._database.get("brake"),
-            silences=tuple(self._silences("SELECT * FROM silences WHERE ended IS NULL ORDER BY number")),
+            silences=tuple(silences.read(self._database)),
         )
 
     def snapshot(self) -> Snapshot | None:
@@ -69,130 +96,114 @@ class Store:
 
     # What the checks learnt
 
+    @commits
     def settle(
         self, survey: Survey, changes: Sequence[Change], index: Iterable[Indexed], boot: str, now: datetime
     ) -> Transaction | None:
         """Commit a survey: snapshot, index, retired files and the transaction that caused them, which is returned.
 
+        index: can be gone through twice.
+
         None where nothing changed, and for the very first survey: what was installed before us is no transaction.
         """
-        with self._database.commit():
-            first = not self._database.get("begun")
-            transaction = None if first or not changes else self._add_transaction(survey, changes, now)
-            if survey.full:
-                files.begin_index(self._database, index)
-                self._database.set("begun", now.isoformat())
-                self._database.set("boot", boot)
-            else:
-                changed = {change.package for change in changes}
-                files.replace_index(self._database, changed, index, transaction.id if transaction else 0)
-            files.replace_snapshot(self._database, survey.snapshot)
-            if transaction and not brake_after(self._broken()):
-                self._database.set("brake", "")
+        first = not self._database.get("begun")
+        transaction = None if first or not changes else self._add_transaction(survey, changes, now)
+        if survey.full:
+            files.begin_index(self._database, index)
+            self._database.set("begun", now.isoformat())
+            self._database.set("boot", boot)
+        else:
+            changed = {change.package for change in changes}
+            files.replace_index(self._database, changed, index, transaction.id if transaction else 0)
+        files.replace_snapshot(self._database, survey.snapshot)
+        if transaction and not brake_after(self._broken()):
+            self._database.set("brake", "")
         return transaction
 
+    @commits
     def learn(self, result: CheckResult) -> None:
         """Keep what a check learnt: newly found old files; retired files that nobody maps any more are dropped."""
-        with self._database.commit():
-            if not result.unseen and result.check == "libraries":
-                files.replace_retired(self._database, result.mapped)
-            files.add_retired(self._database, result.learnt)
-            if result.keep is not None:
-                self._database.set(f"kept {result.check}", json.dumps(result.keep))
+        if not result.unseen and result.check == "libraries":
+            files.replace_retired(self._database, result.mapped)
+        files.add_retired(self._database, result.learnt)
+        if result.keep is not None:
+            self._database.set(f"kept {result.check}", json.dumps(result.keep))
 
     def kept(self, check: str) -> dict[str, Any]:
         """Return what the last good run of `check` wanted kept for the next one."""
         found: dict[str, Any] = json.loads(self._database.get(f"kept {check}") or "{}")
         return found
 
+    @commits
     def date(self, findings: Sequence[Finding], now: datetime, ran: Container[str]) -> tuple[Finding, ...]:
         """Return `findings` with `since`: the time at which each of them was first seen without a gap.
 
         ran: the checks that these come from; what was known of others stays so.
         """
-        with self._database.commit():
-            ids = [contract.printable(finding.id) for finding in findings]
-            known = dict(self._database.execute("SELECT id, at FROM since").fetchall())
-            since = {id: at for id, at in known.items() if id.partition("/")[0] not in ran}
-            since |= {id: known.get(id, now.isoformat()) for id in ids}
-            if since != known:
-                self._database.execute("DELETE FROM since")
-                self._database.insert("since", since.items())
-            self._end_silences(since, now)
+        ids = [contract.printable(finding.id) for finding in findings]
+        known = dict(self._database.execute("SELECT id, at FROM since").fetchall())
+        since = {id: at for id, at in known.items() if id.partition("/")[0] not in ran}
+        since |= {id: known.get(id, now.isoformat()) for id in ids}
+        if since != known:
+            self._database.execute("DELETE FROM since")
+            self._database.insert("since", since.items())
+        silences.end_over(self._database, since, now)
         dated = zip(findings, ids, strict=True)
         return tuple(replace(finding, since=datetime.fromisoformat(since[id])) for finding, id in dated)
 
     # Restarts
 
+    @commits
     def begin(self, transaction: int, step: Step, now: datetime) -> Attempt:
-        """Write down that `step` is about to be done; on disk when this returns."""
+        """Write down that `step` is about to be done; on disk when this returns, else AgentError(UNREADABLE)."""
+        if self.unwritten:
+            raise self.unwritten
         parts = (step.reasons, step.processes, step.pulls, step.cves)
         record = [json.dumps(contract.encode(item)) for item in parts]
         columns = "cause, unit, invocation, begun, reasons, processes, pulls, cves"
-        with self._database.commit():
-            row = self._database.execute(
-                f"INSERT INTO attempts({columns}) VALUES(?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
-                (transaction, step.unit, step.invocation_before, now.isoformat(), *record),
-            ).fetchone()
+        row = self._database.execute(
+            f"INSERT INTO attempts({columns}) VALUES(?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
+            (transaction, step.unit, step.invocation_before, now.isoformat(), *record),
+        ).fetchone()
         return Attempt(row[0], transaction, step.unit, step.invocation_before, now, pulls=step.pulls)
 
+    @commits
     def end(self, attempt: int, outcome: Outcome, now: datetime) -> tuple[str, ...]:
         """Write down what came of an attempt, with the brake where it failed; return why it was begun."""
-        with self._database.commit():
-            row = self._database.execute(
-                "UPDATE attempts SET ended=?, outcome=? WHERE id=? RETURNING reasons",
-                (now.isoformat(), json.dumps(contract.encode(outcome)), attempt),
-            ).fetchone()
-            if brake := brake_after((outcome,)):
-                self._database.set("brake", "; ".join(filter(None, (self._database.get("brake"), brake)))[:LONGEST])
+        row = self._database.execute(
+            "UPDATE attempts SET ended=?, outcome=? WHERE id=? RETURNING reasons",
+            (now.isoformat(), json.dumps(contract.encode(outcome)), attempt),
+        ).fetchone()
+        if brake := brake_after((outcome,)):
+            self._database.set("brake", "; ".join(filter(None, (self._database.get("brake"), brake)))[:LONGEST])
         return tuple(json.loads(row[0]))
 
-    def mend(self, units: Iterable[str]) -> None:
+    @commits
+    def mend(self, units: Collection[str]) -> None:
         """Write down that units which a restart had left broken were seen to be up again."""
-        with self._database.commit():
-            for unit in units:
-                self._database.execute("UPDATE attempts SET mended=1 WHERE unit=?", (unit,))
+        for unit in units:
+            self._database.execute("UPDATE attempts SET mended=1 WHERE unit=?", (unit,))
 
+    @commits
     def release(self) -> None:
         """Take the brake off: waves may be begun again. A transaction does so too, once nothing is broken any more."""
-        with self._database.commit():
-            self._database.set("brake", "")
+        self._database.set("brake", "")
 
     # What people do not want to be told of
 
+    @commits
     def silence(self, silence: Silence) -> None:
         """Write down that a finding is not to be told of for a while; an earlier word on it is over."""
-        with self._database.commit():
-            self._end("id = ?", (silence.id,), silence.at)
-            until = silence.until.isoformat() if silence.until else None
-            row = (silence.id, silence.kind.value, until, silence.reason, silence.uid, silence.at.isoformat())
-            self._database.execute(
-                "INSERT INTO silences(id, kind, until, reason, uid, at) VALUES(?, ?, ?, ?, ?, ?)", row
-            )
+        silences.add(self._database, silence)
 
+    @commits
     def speak(self, id: str, now: datetime) -> None:
         """End a silence before its time."""
-        with self._database.commit():
-            self._end("id = ?", (id,), now)
+        silences.end(self._database, id, now)
 
     def silences(self, since: datetime | None = None, limit: int = 200) -> list[Silence]:
         """Return silences of the past and present, newest first."""
-        query = "SELECT * FROM silences WHERE at >= ? ORDER BY number DESC LIMIT ?"
-        return list(self._silences(query, (rows.text(since), limit)))
-
-    def _end_silences(self, ids: Container[str], now: datetime) -> None:
-        """A snooze ends with its time; what was acknowledged is over with the finding."""
-        self._end("until <= ?", (now.isoformat(),), now)
-        for silence in tuple(self._silences("SELECT * FROM silences WHERE ended IS NULL")):
-            if silence.kind is SilenceKind.ACK and silence.id not in ids:
-                self._end("id = ?", (silence.id,), now)
-
-    def _end(self, which: str, values: tuple[str, ...], now: datetime) -> None:
-        query = f"UPDATE silences SET ended = ? WHERE ended IS NULL AND {which}"
-        self._database.execute(query, (now.isoformat(), *values))
-
-    def _silences(self, query: str, values: tuple[Any, ...] = ()) -> Iterator[Silence]:
-        return (rows.silence(row) for row in self._database.execute(query, values).fetchall())
+        return list(silences.read(self._database, silences.NEWEST_FIRST, (rows.text(since), limit)))
 
     # History
 
@@ -229,23 +240,23 @@ class Store:
                 begun[attempt.unit] = (*begun.get(attempt.unit, ()), attempt.begun)
         return begun
 
+    @commits
     def forget(self, before: datetime) -> None:
         """Drop transactions and attempts that ended before `before`, but for the last attempt at each unit.
 
         A user has any number of names for units of his own.
         """
-        with self._database.commit():
-            last, limit = "SELECT max(id) FROM attempts GROUP BY unit", (before.isoformat(),)
-            kept = f"id IN ({last}) AND unit NOT LIKE 'user@%.service/%'"
-            self._database.execute(f"DELETE FROM attempts WHERE ended < ? AND NOT ({kept})", limit)
-            self._database.execute("DELETE FROM transactions WHERE ended < ?", limit)
-            self._database.execute("DELETE FROM silences WHERE ended < ?", limit)
+        last, limit = "SELECT max(id) FROM attempts GROUP BY unit", (before.isoformat(),)
+        kept = f"id IN ({last}) AND unit NOT LIKE 'user@%.service/%'"
+        self._database.execute(f"DELETE FROM attempts WHERE ended < ? AND NOT ({kept})", limit)
+        self._database.execute("DELETE FROM transactions WHERE ended < ?", limit)
+        self._database.execute("DELETE FROM silences WHERE ended < ?", limit)
 
     # The last good configuration
 
+    @commits
     def keep_settings(self, data: str) -> None:
-        with self._database.commit():
-            self._database.set("settings", data)
+        self._database.set("settings", data)
 
     def kept_settings(self) -> str:
         """Return what `keep_settings` kept last; empty where nothing was."""

@@ -211,15 +211,15 @@ class Service:
             raise Refused("InvalidParameter", parameter="parameters")
         where, name = interface.find(full)
         method = self._methods[where][name]
-        self._permit(peer, name, method.right)
+        self._permit(peer, method.right)
         if method.more and request.get("more") is not True:
             raise Refused("ExpectedMore")
         return method, interface.checked(interface.SIGNATURES[where][name], parameters)
 
-    def _permit(self, peer: Peer, name: str, right: Right) -> None:
+    def _permit(self, peer: Peer, right: Right) -> None:
         reads = right is Right.READER and self._readers in peer.gids
         if peer.uid != 0 and right is not Right.EVERYBODY and not reads:
-            raise AgentError(Kind.DENIED, f"{name} is for {right.value} alone", "ask as root, for instance with sudo")
+            raise AgentError(Kind.DENIED, f"this is for {right.value} alone", "ask as root, for instance with sudo")
 
     async def _info(self, _peer: Peer, _parameters: dict[str, Any], _send: Send) -> dict[str, Any]:
         return {

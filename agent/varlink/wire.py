@@ -201,7 +201,7 @@ class _Connection:
 
 def _unreachable(path: str, problem: OSError) -> AgentError:
     if isinstance(problem, FileNotFoundError | ConnectionRefusedError):
-        return AgentError(Kind.UNREACHABLE, "aftercared is not running", LOOK)
+        return AgentError(Kind.UNREACHABLE, "aftercared is not running", f"systemctl start aftercare, or see {LOOK}")
     kind = Kind.DENIED if isinstance(problem, PermissionError) else Kind.UNREACHABLE
     return AgentError(kind, f"{path}: {problem.strerror or problem}", LOOK)
 

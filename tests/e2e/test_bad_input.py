@@ -1,5 +1,6 @@
 """Bad input gives one clear sentence and its exit status; the daemon goes on with what was good."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -114,10 +115,12 @@ def test_without_systemd_each_program_says_so_in_one_sentence(base: roots.Base, 
 
 @pytest.mark.suites("trixie")
 def test_without_root_each_command_says_what_is_not_permitted(machine: Machine) -> None:
-    for words in ("restart --all", "status", "history", "plan"):
+    for words in ("restart --all", "status --format openmetrics", "history", "plan"):
         answer = machine.run(["agentctl", *words.split()], user="alice", check=False)
         assert (answer.status, answer.stdout) == (4, ""), answer
         assert scenario.one_sentence(answer.stderr), answer
+    counts = machine.run("agentctl status --json", user="alice", check=False)
+    assert counts.status in (0, 1) and json.loads(counts.stdout).keys() == {"v", "counts", "phase", "known"}, counts
     daemon = machine.run(["/usr/sbin/aftercared"], user="alice", check=False)
     assert daemon.status == 4 and scenario.one_sentence(daemon.stderr), daemon
     machine.run("usermod -aG aftercare alice")

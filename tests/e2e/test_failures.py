@@ -11,7 +11,7 @@ BROKEN = "broken.service"
 BRAKED = "2b0806e7ef94487494e50f982f9f915e"
 FAILED = "e82cabe478224cf7a04011c2f3324f2f"
 REFUSES = """ExecStart=
-ExecStart=/bin/sh -c 'test -e /opt/flag && { echo broken refuses to start: no such tenant; exit 1; }; \
+ExecStart=/bin/sh -c 'test -e /opt/flag && { echo broken refuses to start: no such tenant; sleep 0.1; exit 1; }; \
 exec /usr/bin/python3 /opt/broken.py'
 """
 """At once: what loads a library first may look well for as long as that takes."""
@@ -85,3 +85,57 @@ def test_an_unreadable_status_of_dpkg_is_said_and_what_was_known_stays(machine: 
     before = scenario.upgrade(machine)
     scenario.assert_all_fresh(machine, before)
     assert machine.agentctl("status").data["trouble"] == ""
+
+
+STORE = "/var/lib/aftercare"
+
+
+def fill(machine: Machine) -> None:
+    """Leave no room in the daemon's directory, which is a small disk of its own by now."""
+    machine.run(f"cat /dev/zero >{STORE}/fill || :; sync")
+
+
+@pytest.mark.suites("bookworm")
+def test_a_full_disk_hides_nothing_and_has_nothing_restarted_until_there_is_room(machine: Machine) -> None:
+    moved = f"cp -a {STORE} /root/kept; mount -t tmpfs -o size=6M,mode=0700 none {STORE}; cp -a /root/kept/. {STORE}"
+    machine.run(f"systemctl stop aftercare; {moved}; systemctl start aftercare")
+    machine.wait()
+    with machine.ssh() as admin:
+        before = scenario.look(machine)
+        fill(machine)
+        scenario.by_apt(admin)
+    trouble = machine.until(lambda: machine.agentctl("status").data["trouble"], 30, "the trouble to be told")
+    assert "cannot be written" in trouble
+    status = machine.agentctl("status")
+    assert status.status == 1 and before.restartable <= set(status.findings)
+    assert machine.run("agentctl status", check=False).stdout.startswith("the history,")
+    refused = machine.agentctl("restart", "ssh")
+    assert refused.status == 3 and "cannot be written" in refused.stderr
+    doctor = machine.agentctl("doctor")
+    assert doctor.status == 1 and "cannot be written" in str(doctor.data["verdicts"])
+    machine.run("systemctl kill --signal=KILL aftercare")
+    others = before.restartable - {"aftercare.service"}
+    machine.until(lambda: others <= set(machine.agentctl("status").findings), 30, "a start on a full disk")
+    time.sleep(5)
+    assert machine.unit("aftercare.service")["NRestarts"] == "1"
+    assert not any(scenario.is_restarted(machine, before, unit) for unit in others)
+    machine.run(f"rm {STORE}/fill")
+    machine.wait()
+    scenario.assert_all_fresh(machine, before)
+    assert machine.agentctl("status").data["trouble"] == ""
+    assert machine.agentctl("history").data["transactions"]
+
+
+@pytest.mark.suites("bookworm")
+def test_a_configuration_that_was_mended_is_tested_again_after_the_next_transaction(machine: Machine) -> None:
+    broken = "/etc/nginx/conf.d/broken.conf"
+    machine.write(broken, "# a typo\nserver_tokns off;\n")
+    before = scenario.upgrade(machine)
+    finding = machine.agentctl("status").findings["nginx.service"]
+    assert "(tested at " in finding["evidence"]["reason"] and finding["advice"].startswith("mend that, then: ")
+    why = machine.run("agentctl why nginx").stdout
+    assert "restarted by aftercare" not in why and "looked at by aftercare" in why
+    machine.run(["rm", broken])
+    machine.run(["dpkg", "-i", scenario.tiny_package(machine, 1)])
+    machine.wait()
+    scenario.assert_all_fresh(machine, before)

@@ -1,5 +1,6 @@
 """The command: its arguments, its exit statuses, and what it prints at 80 columns."""
 
+import argparse
 import io
 import json
 import os
@@ -11,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from agent.cli import ask, blocks, main, records, restart, screens, silence, terminal
-from agent.model.errors import AgentError
+from agent.cli import ask, blocks, foreign, main, presence, records, restart, screens, silence, terminal
+from agent.cli.commands import Command
+from agent.model.errors import AgentError, Kind
 
 ROOT = Path(__file__).parents[2]
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -36,6 +38,7 @@ VIEW: dict[str, Any] = {
 }
 
 
+LIVE = VIEW | {"mode": "auto", "held": "", "braked": False, "trouble": ""}
 KERNEL = {"state": "current", "running": "6.1.0-56-amd64", "reason": ""}
 
 
@@ -73,12 +76,41 @@ def test_every_command_takes_json(command: str) -> None:
     assert main.build_parser().parse_args(arguments).json
 
 
-@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["why"], ["status", "--loud"], ["wait", "--timeout", "x"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["why"],
+        ["status", "--loud"],
+        *(["wait", "--timeout", time] for time in ("x", "-1", "0", "nan", "inf", "1e300")),
+    ],
+)
 def test_what_makes_no_sense_is_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main.main(arguments)
     assert caught.value.code == 2
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("first", "hint"),
+    [("nonsense", "agentctl --help"), ("policy", "agentctl policy import-needrestart"), ("\x1b", "agentctl --help")],
+)
+def test_what_is_no_command_is_usage_and_the_longer_ones_are_named(
+    first: str, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.main([first]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and "is no command\n  " in captured.err and hint in captured.err
+    assert "\x1b" not in captured.err
+
+
+@pytest.mark.parametrize("command", main.COMMANDS, ids=[command.name for command in main.COMMANDS])
+def test_the_help_names_each_command_as_it_is_typed_and_each_status_once(command: Command) -> None:
+    parser = main.build_parser()
+    assert f"\n    {command.name}" in parser.format_help()
+    (commands,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    assert commands.choices[command.word].format_help().count("exit status: ") == 1
 
 
 @pytest.mark.parametrize("arguments", [["restart"], ["restart", "--all", "nginx"]])
@@ -120,6 +152,175 @@ def test_a_truncated_state_is_no_answer_and_no_crash(
     assert capsys.readouterr().out == ""
 
 
+# What monitoring asks, and who may ask
+
+STALE = FINDING | {
+    "subject": "session-3.scope",
+    "evidence": {
+        "disposition": "session",
+        "confidence": "certain",
+        "cves": ["CVE-2026-1"],
+        "processes": [{"pid": 77, "uid": 0, "files": []}],
+        "processes_total": 1,
+    },
+}
+SEEN = VIEW | {"findings": [STALE], "checked_at": "2026-11-22T15:16:58Z", "unseen": [], "trouble": ""}
+DENIED = AgentError(Kind.DENIED, "this is for root and the group aftercare alone", "ask as root")
+
+
+def answer(monkeypatch: pytest.MonkeyPatch, answers: dict[str, Any]) -> None:
+    """Have the daemon answer each method, or refuse it."""
+
+    def call(_options: object, method: str, *_others: object, **_more: object) -> Any:
+        if isinstance(answers[method], AgentError):
+            raise answers[method]
+        return answers[method]
+
+    for module in (ask, silence, restart):
+        monkeypatch.setattr(module, "call", call)
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "said"),
+    [
+        ("nagios", 1, "WARNING - 1 process still runs libssl3 3.0.20"),
+        ("needrestart", 0, "\nNEEDRESTART-SESS: root @ session #3\n"),
+        ("openmetrics", 0, "\naftercare_exposed_cves 1\n"),
+        ("json", 1, '"phase": "idle"'),
+    ],
+)
+def test_monitoring_asks_the_daemon_in_its_own_format(
+    name: str, status: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer(monkeypatch, {"Status": {"status": SEEN}})
+    assert main.main(["status", "--format", name]) == status
+    assert said in capsys.readouterr().out
+
+
+def test_a_session_belongs_to_who_logged_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "77").mkdir()
+    (tmp_path / "77/cgroup").write_text("0::/user.slice/user-1000.slice/session-3.scope\n")
+    monkeypatch.setattr(foreign, "CGROUP", f"{tmp_path}/{{}}/cgroup")
+    assert dict(foreign.read_sessions([STALE, STALE | {"subject": "session-4.scope"}])) == {"session-3.scope": 1000}
+
+
+@pytest.mark.parametrize(
+    "view", [SEEN | {"findings": [], "trouble": "no worker"}, SEEN | {"findings": [], "checked_at": None}]
+)
+def test_a_daemon_that_could_not_look_is_never_ok(
+    view: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer(monkeypatch, {"Status": {"status": view}})
+    assert main.main(["status", "--format", "nagios"]) == 3
+    assert capsys.readouterr().out.startswith("UNKNOWN - not seen: ")
+
+
+@pytest.mark.real
+def test_a_plugin_whose_daemon_is_down_says_unknown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["status", "--format", "nagios", "--socket", str(tmp_path / "none")]) == 3
+    assert capsys.readouterr() == ("UNKNOWN - aftercared is not running\n", "")
+    assert main.main(["status", "--format", "openmetrics", "--socket", str(tmp_path / "none")]) == 3
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "said"),
+    [
+        ([], 1, "Findings: 2 error, 1 info.\nroot and members of the group aftercare are told more"),
+        (["--json"], 1, '"counts": {'),
+        (["--format", "nagios"], 2, "CRITICAL - 2 error, 1 info; "),
+        (["--format", "openmetrics"], 4, ""),
+    ],
+)
+def test_others_get_counts(
+    options: list[str], status: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer(
+        monkeypatch, {"Status": DENIED, "Counts": {"counts": {"error": 2, "info": 1}, "phase": "idle", "known": True}}
+    )
+    assert main.main(["status", *options]) == status
+    out = capsys.readouterr().out
+    assert out.startswith(said) if not options else said in out
+
+
+def test_others_are_told_where_the_daemon_is_still_busy(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer(monkeypatch, {"Status": DENIED, "Counts": {"counts": {"error": 0}, "phase": "starting", "known": False}})
+    assert main.main(["status"]) == 3
+    assert capsys.readouterr().out.startswith("aftercare is starting.\nWhat there is to find is not known now.\n")
+
+
+@pytest.mark.parametrize("command", ["snooze", "ack"])
+def test_what_is_not_permitted_is_named_as_it_was_typed(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer(monkeypatch, {"Status": DENIED})
+    assert main.main([command, "nginx"]) == 4
+    assert capsys.readouterr().err.startswith(f"agentctl {command}: this is for root and the group aftercare alone\n")
+
+
+def test_to_ask_what_would_be_restarted_has_one_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing = {"transaction": 1, "waves": [], "manager": False, "agent": False}
+    for plan, status in ((PLAN, 1), (nothing, 0)):
+        restart = {"plan": plan, "restarts": [], "held": ""}
+        answer(monkeypatch, {"Plan": {"plan": plan}, "Status": {"status": LIVE}, "Restart": restart})
+        assert main.main(["plan"]) == main.main(["restart", "--dry-run"]) == status
+
+
+def test_a_unit_that_is_fresh_already_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer(monkeypatch, {"Restart": {"plan": PLAN, "restarts": [], "held": "", "fresh": ["nginx.service"]}})
+    assert main.main(["restart", "nginx"]) == 0
+    assert capsys.readouterr().out == "nginx.service is not stale: it runs the code that is installed.\n"
+
+
+def test_a_root_that_is_not_there_could_not_be_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["numpy", "--root", str(tmp_path / "none")]) == 3
+    assert capsys.readouterr().out == ""
+
+
+class Clock:
+    """Time that only passes where somebody sleeps."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        monkeypatch.setattr(ask.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(ask.time, "sleep", self.sleep)
+
+    def sleep(self, seconds: float) -> None:
+        self.now += max(seconds, 0.001)
+
+
+DOWN = AgentError(Kind.UNREACHABLE, "aftercared is not running")
+
+
+def test_nobody_waits_for_a_daemon_that_is_stopped(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = Clock(monkeypatch)
+    answer(monkeypatch, {"Wait": DOWN})
+    monkeypatch.setattr(presence, "is_coming", lambda: False)
+    assert main.main(["wait"]) == 3
+    assert clock.now < 5 and "not running" in capsys.readouterr().err
+
+
+def test_a_daemon_that_restarts_itself_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It goes after 20 seconds, for half a minute, and for a moment here and there systemd calls it inactive."""
+    clock, states = Clock(monkeypatch), iter([False] + [True] * 40 + [False] * 5 + [True] * 1000)
+
+    def call(*_arguments: object, **_others: object) -> dict[str, bool]:
+        clock.sleep(20 if not clock.now else 0)
+        if clock.now < 50:
+            raise DOWN
+        return {"done": True}
+
+    monkeypatch.setattr(ask, "call", call)
+    monkeypatch.setattr(presence, "is_coming", lambda: next(states))
+    assert main.main(["wait"]) == 0 and clock.now >= 50
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -127,12 +328,20 @@ def test_a_truncated_state_is_no_answer_and_no_crash(
         ("3h", NOW - timedelta(hours=3)),
         ("1 hour ago", NOW - timedelta(hours=1)),
         ("90s", NOW - timedelta(seconds=90)),
+        ("2 months", NOW - timedelta(days=60)),
+        ("1y", NOW - timedelta(days=365)),
         ("5 min", NOW - timedelta(minutes=5)),
         ("2026-11-20T10:00:00+00:00", datetime(2026, 11, 20, 10, tzinfo=UTC)),
     ],
 )
 def test_times_are_read_as_people_write_them(text: str, expected: datetime) -> None:
     assert ask.moment(text, NOW) == expected
+
+
+def test_yesterday_began_at_midnight_where_the_reader_lives() -> None:
+    today = ask.moment("today", NOW)
+    assert (today.hour, today.minute) == (0, 0) and today <= NOW < today + timedelta(days=1, hours=1)
+    assert ask.moment("yesterday", NOW) == today - timedelta(days=1)
 
 
 @pytest.mark.parametrize("text", ["yesterday-ish", "", "3 parsecs", "99999999 days"])
@@ -241,20 +450,15 @@ def test_a_reader_who_goes_away_is_no_traceback() -> None:
 
 
 def test_waiting_for_a_daemon_in_trouble_does_not_have_it_look_without_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, calls = [0.0], []
+    clock, calls = Clock(monkeypatch), []
 
     def call(*_arguments: object, **_others: object) -> dict[str, bool]:
-        calls.append(clock[0])
+        calls.append(clock.now)
         return {"done": False}
 
-    def sleep(seconds: float) -> None:
-        clock[0] += max(seconds, 0.001)
-
     monkeypatch.setattr(ask, "call", call)
-    monkeypatch.setattr(ask.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(ask.time, "sleep", sleep)
     assert main.main(["wait", "--timeout", "10"]) == 3
-    assert 1 < len(calls) <= 6 and clock[0] >= 10
+    assert 1 < len(calls) <= 6 and clock.now >= 10
 
 
 def test_a_failed_look_is_never_called_good() -> None:
@@ -353,7 +557,9 @@ def test_a_finding_is_named_by_its_id_or_its_subject(name: str, id: str | None) 
             silence.id_of(name, known)
 
 
-@pytest.mark.parametrize(("text", "expected"), [("7d", 604800), ("12 hours", 43200), ("2w", 1209600)])
+@pytest.mark.parametrize(
+    ("text", "expected"), [("7d", 604800), ("12 hours", 43200), ("2w", 1209600), ("1 year", 31536000)]
+)
 def test_periods_are_read_as_people_write_them(text: str, expected: float) -> None:
     assert silence.seconds(text) == expected
 

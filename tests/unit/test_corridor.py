@@ -1,6 +1,7 @@
 """The corridor: in which order things happen, with everything slow replaced by scripted answers."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,9 @@ from agent.config.settings import Settings
 from agent.daemon import apart
 from agent.daemon.corridor import Corridor
 from agent.daemon.doors import done
+from agent.daemon.errands import by_hand, why_not
+from agent.daemon.requests import Requests
+from agent.daemon.watchers import Watchers
 from agent.model.errors import AgentError, Kind
 from agent.model.events import Asked, Checked, Looked, Peer, Reload, RestartsDone, Stop, Touched
 from agent.model.facts import Transaction, Unit
@@ -23,6 +27,7 @@ from agent.model.restarts import Attempt, Disposition, Outcome, Performed, Plan,
 from agent.model.topics import Topic
 from agent.model.view import Phase, View, counts, view_json
 from agent.store import Store
+from tests.unit.full_disk import full_disk
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 ROOT = Peer(1, 0, frozenset({0}))
@@ -344,8 +349,21 @@ def test_an_unstale_unit_that_is_named_is_refused_with_a_sentence(store: Store) 
     doors = ScriptedDoors(looked())
 
     async def play(corridor: Corridor) -> None:
-        with pytest.raises(AgentError, match=r"nginx\.service is not stale"):
+        with pytest.raises(AgentError, match=r"nginx\.service is not stale: systemd runs nothing"):
             await ask(corridor, "restart", units=["nginx.service"])
+
+    drive(store, doors, play)
+
+
+def test_a_unit_that_is_named_and_needs_no_restart_is_told_as_fresh(store: Store) -> None:
+    deferred = looked(stale("dbus.service", Disposition.DEFER))
+    doors = ScriptedDoors(replace(deferred, units=deferred.units | {"ssh.service": Unit("ssh.service")}))
+
+    async def play(corridor: Corridor) -> None:
+        assert (await ask(corridor, "restart", units=["ssh.service"]))["fresh"] == ["ssh.service"]
+        answer = await ask(corridor, "restart", units=["ssh.service", "dbus.service"])
+        assert [item["unit"] for item in answer["restarts"]] == ["dbus.service"]
+        assert answer["fresh"] == ["ssh.service"]
 
     drive(store, doors, play)
 
@@ -491,6 +509,128 @@ def test_an_upgrade_of_the_agent_that_may_not_be_taken_up_is_said_once_and_not_t
         await asyncio.sleep(0.2)
         assert doors.done.count("restart aftercare.service") == 1
         assert doors.done.count("tell check-failed") == 1
+
+    drive(store, doors, play)
+
+
+@pytest.mark.parametrize(
+    ("unit", "advised"),
+    [
+        (Unit("a.service"), True),
+        (Unit("session-3.scope"), False),
+        (Unit("init.scope"), False),
+        (Unit("dbus.service", can_stop=False), False),
+        (None, False),
+    ],
+)
+def test_nobody_is_told_to_restart_by_hand_what_systemd_would_not(unit: Unit | None, advised: bool) -> None:
+    assert bool(by_hand(unit)) is advised
+
+
+def test_a_finding_that_is_no_unit_is_said_to_be_none() -> None:
+    found = (Finding("libraries", "ca-certificates", Severity.INFO, "", "systemctl restart nginx.service", {}),)
+    assert why_not(found, "ca-certificates.service") == (
+        "ca-certificates is a finding, and no unit: systemctl restart nginx.service"
+    )
+
+
+class Full(ScriptedDoors):
+    """A disk that is full from the first look on, until somebody makes room: nothing can be written down."""
+
+    def __init__(self, *script: Looked) -> None:
+        super().__init__(*script)
+        self.is_full = True
+
+    async def look(self, settings: Settings, *, force: bool) -> Looked:
+        with full_disk() if self.is_full else contextlib.nullcontext():
+            self.store.write_back()
+            self.store.keep_settings(str(len(self.done)))
+        return await super().look(settings, force=force)
+
+
+def test_a_look_that_cannot_be_written_down_is_shown_and_nothing_is_restarted_until_there_is_room(store: Store) -> None:
+    doors = Full(looked(stale("a.service")))
+
+    async def play(corridor: Corridor) -> None:
+        assert [finding.subject for finding in corridor.view.findings] == ["a.service"]
+        assert "cannot be written" in corridor.view.trouble and not corridor.view.blind
+        assert corridor.view.held == corridor.view.trouble and not corridor.view.braked
+        with pytest.raises(AgentError, match="cannot be written"):
+            await ask(corridor, "restart", units=["a.service"])
+        assert (await ask(corridor, "restart", units=["a.service"], dry_run=True))["plan"]["waves"]
+        assert await ask(corridor, "wait") == {"done": False}
+        assert not [entry for entry in doors.done if entry.startswith("restart")]
+        assert doors.done.count("tell check-failed") == 1
+        doors.is_full = False
+        ask(corridor, "check")
+        await until(lambda: "restart a.service" in doors.done)
+        doors.script = [looked()]
+        await until(lambda: not corridor.view.trouble and corridor.view.phase is Phase.IDLE)
+        assert not corridor.view.held
+
+    drive(store, doors, play)
+
+
+def test_what_could_not_be_looked_at_is_never_called_fresh(store: Store) -> None:
+    doors = ScriptedDoors(looked(stale("a.service", Disposition.DEFER)), Looked(problem=AgentError(Kind.SPAWN, "no!")))
+
+    async def play(corridor: Corridor) -> None:
+        corridor.units = {"ssh.service": Unit("ssh.service")}
+        await ask(corridor, "wait")
+        for words in ({"units": ["ssh.service"]}, {"all": True}, {"all": True, "dry_run": True}):
+            with pytest.raises(AgentError, match="not known: no!") as caught:
+                await ask(corridor, "restart", **words)
+            assert caught.value.exit_status == 3 and "doctor" in caught.value.hint
+        reading = Requests(corridor, Watchers()).methods()
+        for method, parameters in (("Plan", {}), ("Why", {"subject": "ssh.service"})):
+            with pytest.raises(AgentError, match="not known: no!"):
+                await reading[method].handler(ROOT, parameters, none)
+        assert not (await reading["Counts"].handler(ROOT, {}, none))["known"]
+        chain = await reading["Why"].handler(ROOT, {"subject": "a.service"}, none)
+        assert chain["lines"]
+
+    drive(store, doors, play)
+
+
+async def none(_reply: dict[str, Any]) -> None:
+    return None
+
+
+def test_while_packages_change_nothing_is_said_of_what_would_be_restarted(store: Store) -> None:
+    doors = ScriptedDoors(looked())
+
+    async def play(corridor: Corridor) -> None:
+        reading = Requests(corridor, Watchers()).methods()["Plan"].handler
+        assert (await reading(ROOT, {}, none))["plan"]["waves"] == []
+        assert (await Requests(corridor, Watchers()).methods()["Counts"].handler(ROOT, {}, none))["known"]
+        doors.is_locked = True
+        with pytest.raises(AgentError, match="not yet known: a package transaction is under way") as caught:
+            await reading(ROOT, {}, none)
+        assert caught.value.exit_status == 3
+        with pytest.raises(AgentError, match="not yet known"):
+            await ask(corridor, "restart", all=True, dry_run=True)
+        doors.is_locked = False
+        corridor.board.show(phase=Phase.CHECKING)
+        with pytest.raises(AgentError, match="not yet known: processes are being looked at"):
+            await reading(ROOT, {}, none)
+
+    drive(store, doors, play)
+
+
+def test_the_brake_is_off_after_resume_where_nothing_is_left_for_it_to_hold(store: Store) -> None:
+    step = Step("a.service", Rule("*"), "i", 1, (), ())
+    store.end(store.begin(1, step, NOW).id, Outcome("a.service", Result.FAILED), NOW)
+    waits = stale("b.service", Disposition.DEFER)
+    assert isinstance(waits.evidence, StaleUnit)
+    doors = ScriptedDoors(looked(replace(waits, evidence=replace(waits.evidence, opens_at=NOW + timedelta(days=1)))))
+
+    async def play(corridor: Corridor) -> None:
+        assert corridor.view.braked
+        await ask(corridor, "restart", all=True, dry_run=True)
+        assert corridor.view.braked
+        assert (await ask(corridor, "restart", resume=True))["restarts"] == []
+        await until(lambda: corridor.view.phase is Phase.IDLE)
+        assert not corridor.view.braked and not corridor.view.held
 
     drive(store, doors, play)
 

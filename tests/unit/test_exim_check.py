@@ -11,7 +11,7 @@ import pytest
 from agent.checks.exim import AGAIN, ROLES, Tools, run
 from agent.checks.exim.facts import SUBJECTS, Facts, Named
 from agent.checks.exim.faults import judge
-from agent.checks.exim.names import is_full_name
+from agent.checks.exim.names import is_full_name, names_in_hosts
 from agent.cli.blocks import write
 from agent.cli.exim import screen
 from agent.host.mail.exim import Exim, Transport
@@ -210,6 +210,35 @@ def test_a_short_helo_is_mended_where_the_mail_name_tells_the_full_one() -> None
     assert not evidence["repairable"] and "127.0.1.1 host1.DOMAIN host1" in finding.advice
 
 
+@pytest.mark.parametrize(
+    ("host_name", "hosts", "line", "wanted"),
+    [
+        (
+            "machine",
+            "127.0.0.1 localhost machine.example.org machine # other.example.net",
+            "127.0.1.1 machine.example.org machine` into /etc/hosts above the line of localhost",
+            "machine.example.org",
+        ),
+        ("machine", "127.0.0.1 localhost machine\n::1 localhost", "127.0.1.1 machine.DOMAIN machine` into", ""),
+        ("machine.example.org", "127.0.0.1 localhost", "127.0.1.1 machine.example.org machine`", "machine.example.org"),
+        ("localhost", "127.0.0.1 localhost", "set-hostname NAME), write `127.0.1.1 NAME.DOMAIN NAME`", ""),
+    ],
+)
+def test_a_host_that_answers_to_the_name_of_the_loopback_gets_its_own(
+    host_name: str, hosts: str, line: str, wanted: str
+) -> None:
+    exim = replace(EXIM, helo="localhost", primary_hostname="localhost")
+    finding, evidence = only(Facts(exim, host_name=host_name, listed=names_in_hosts(hosts)))
+    assert line in finding.advice and "localhost.DOMAIN" not in finding.advice
+    assert evidence["wanted"] == wanted and not evidence["repairable"]
+
+
+def test_the_full_name_is_also_found_in_the_list_of_hosts() -> None:
+    exim = replace(EXIM, helo="host1", primary_hostname="host1")
+    _, evidence = only(Facts(exim, mailname="example.org", listed=("localhost", "host1", "host1.example.org")))
+    assert evidence["repairable"] and evidence["wanted"] == "host1.example.org"
+
+
 def test_foreign_words_are_printable_in_what_is_said() -> None:
     lost = (Lost("remote_smtp", "\x1b[2J", "192.0.2.1"),)
     text = str(shown(only(Facts(EXIM, lost=lost))[0]))
@@ -318,6 +347,16 @@ def test_where_exim_reads_a_file_of_its_own_debians_files_do_not_matter(host: Ho
     assert [finding.subject for finding in check(host, Machine(routes)).findings] == ["ignored-files"]
     Path(host.under(CHOICES)).unlink()
     assert [finding.subject for finding in check(host, machine).findings] == ["helo"]
+
+
+def test_what_the_host_is_called_is_read_where_it_stands(host: Host) -> None:
+    put(host, CHOICES, "dc_eximconfig_configtype='internet'\ndc_other_hostnames=''\n")
+    put(host, "/proc/sys/kernel/hostname", "machine\n")
+    put(host, "/etc/hosts", "127.0.0.1 localhost machine.example.org machine\n")
+    options = OPTIONS.replace("primary_hostname = host1", "primary_hostname = localhost")
+    machine = Machine({"host1.example.org": LOCAL, "localhost": LOCAL}, options, full_name="localhost")
+    (finding,) = check(host, machine).findings
+    assert "write `127.0.1.1 machine.example.org machine` into /etc/hosts above" in finding.advice
 
 
 def test_the_detail_has_exims_own_view(host: Host) -> None:

@@ -1,19 +1,40 @@
 """Findings for other programs: one record stays one record, whatever it is about."""
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.checks.reboot import State
+from agent.model import contract
 from agent.model.facts import StaleFile, StaleProcess
 from agent.model.findings import Confidence, Finding, Severity, StaleUnit
 from agent.model.restarts import Disposition
-from agent.report.formats import nagios, needrestart, openmetrics
+from agent.report import formats
 
 NOW = datetime(2026, 11, 22, 15, 16, 58, tzinfo=UTC)
+
+
+def rows(findings: Sequence[Finding]) -> list[dict[str, Any]]:
+    return [contract.finding(finding) for finding in findings]
+
+
+def nagios(findings: Sequence[Finding], unseen: Sequence[str] = (), *, history: bool = True) -> formats.Printed:
+    return formats.nagios(rows(findings), [contract.printable(line) for line in unseen], history=history)
+
+
+def needrestart(findings: Sequence[Finding], **known: Any) -> formats.Printed:
+    return formats.needrestart(rows(findings), **known)
+
+
+def openmetrics(
+    findings: Sequence[Finding], unseen: Sequence[str] = (), checked_at: str | None = None
+) -> formats.Printed:
+    return formats.openmetrics(rows(findings), unseen, checked_at)
 
 
 def stale(
@@ -23,10 +44,12 @@ def stale(
     uid: int = 0,
     cves: tuple[str, ...] = (),
     summary: str = "",
+    confidence: Confidence = Confidence.CERTAIN,
 ) -> Finding:
-    file = StaleFile("/usr/lib/x86_64-linux-gnu/libssl.so.3", "libssl3", "3.0.20", "3.0.22")
+    running = "3.0.20" if confidence is Confidence.CERTAIN else None
+    file = StaleFile("/usr/lib/x86_64-linux-gnu/libssl.so.3", "libssl3", running, "3.0.22")
     process = StaleProcess(911, NOW, "/usr/sbin/x", "x", uid, (file,))
-    evidence = StaleUnit(unit, disposition, Confidence.CERTAIN, (process,), cves)
+    evidence = StaleUnit(unit, disposition, confidence, (process,), cves)
     return Finding("libraries", unit, severity, summary or f"{unit} runs replaced code", "", evidence)
 
 
@@ -75,6 +98,43 @@ def test_a_very_long_name_leaves_room_for_the_counts() -> None:
     assert len(text) < 1200 and "| critical=0" in text
 
 
+@pytest.mark.parametrize(
+    ("disposition", "history", "state"),
+    [
+        (Disposition.DEFER, False, "WARNING"),
+        (Disposition.REBOOT, False, "WARNING"),
+        (Disposition.DEFER, True, "OK"),
+        (Disposition.SESSION, False, "OK"),
+        (Disposition.CONTAINER, False, "OK"),
+    ],
+)
+def test_what_is_only_likely_stale_for_want_of_history_is_a_warning(
+    disposition: Disposition, history: bool, state: str
+) -> None:
+    likely = stale("ssh.service", disposition, Severity.INFO, confidence=Confidence.LIKELY)
+    text, status = nagios([of(Severity.INFO), likely], history=history)
+    assert text.startswith(f"{state} - ") and status == formats.STATES.index(state)
+    assert f"warning={status};;;0" in text and (status == 0 or text.startswith("WARNING - ssh.service runs"))
+
+
+@pytest.mark.parametrize(
+    ("counts", "unseen", "said", "status"),
+    [
+        ({"critical": 0, "error": 2, "info": 1}, "", "CRITICAL - 2 error, 1 info; root and the group aftercare see", 2),
+        ({"warning": 1}, "it", "WARNING - 1 warning; root and the group aftercare see which; not seen: it | ", 1),
+        ({"info": 0}, "", "OK - nothing runs replaced code | critical=0;;;0 ", 0),
+        ({"info": 1}, "it", "UNKNOWN - 1 info; ", 3),
+    ],
+)
+def test_counts_alone_are_a_line_of_a_plugin_too(counts: dict[str, int], unseen: str, said: str, status: int) -> None:
+    text, given = formats.nagios_counts(counts, unseen)
+    assert text.startswith(said) and text.count("|") == 1 and given == status
+
+
+def test_a_plugin_that_could_not_look_is_unknown() -> None:
+    assert formats.nagios_unknown("a | b") == ("UNKNOWN - a \\x7c b\n", 3)
+
+
 # needrestart
 
 
@@ -91,7 +151,7 @@ def test_the_batch_format_of_needrestart() -> None:
         stale("systemd-nspawn@web1.service", Disposition.CONTAINER),
         of(Severity.CRITICAL),
     ]
-    text, status = needrestart(findings, ["pid 4"], {0: "root", 1000: "alice"})
+    text, status = needrestart(findings, users={0: "root", 1000: "alice"})
     assert status == 0 and text.splitlines() == [
         "NEEDRESTART-VER: 3.6",
         "NEEDRESTART-SVC: cron.service",
@@ -106,12 +166,24 @@ def test_the_batch_format_of_needrestart() -> None:
     ]
 
 
+def test_a_session_is_named_for_who_logged_in_and_not_for_who_runs_sshd() -> None:
+    users = {0: "root", 1000: "alice"}
+    text, _ = needrestart(
+        [stale("session-1666.scope", Disposition.SESSION)], users=users, sessions={"session-1666.scope": 1000}
+    )
+    assert text.endswith("NEEDRESTART-SESS: alice @ session #1666\n")
+
+
+def test_what_the_contract_escaped_is_not_escaped_again() -> None:
+    assert needrestart([stale("a\\x2db.service")])[0] == needrestart([])[0] + "NEEDRESTART-SVC: a\\\\x2db.service\n"
+
+
 KERNEL = {"state": "version-upgrade", "running": "6.1.0-47-amd64", "expected": "6.1.0-56-amd64"}
 MICROCODE = {"state": "current", "running": "0x2f", "expected": "0x2f"}
 
 
 def test_kernel_and_microcode_come_before_the_units() -> None:
-    text, _ = needrestart([stale("a.service")], (), {}, {"kernel": KERNEL, "microcode": MICROCODE, "flag": None})
+    text, _ = needrestart([stale("a.service")], reboot={"kernel": KERNEL, "microcode": MICROCODE, "flag": None})
     assert text.splitlines()[1:] == [
         "NEEDRESTART-KCUR: 6.1.0-47-amd64",
         "NEEDRESTART-KEXP: 6.1.0-56-amd64",
@@ -125,19 +197,19 @@ def test_kernel_and_microcode_come_before_the_units() -> None:
 
 def test_of_an_unknown_kernel_and_microcode_nothing_is_expected() -> None:
     nothing = {"state": "unknown", "expected": ""}
-    text, _ = needrestart([], (), {}, {"kernel": KERNEL | nothing, "microcode": MICROCODE | nothing})
+    text, _ = needrestart([], reboot={"kernel": KERNEL | nothing, "microcode": MICROCODE | nothing})
     assert text.splitlines()[1:] == ["NEEDRESTART-KCUR: 6.1.0-47-amd64", "NEEDRESTART-KSTA: 0", "NEEDRESTART-UCSTA: 0"]
 
 
 @pytest.mark.parametrize("state", list(State))
 def test_every_state_of_the_check_has_its_number(state: State) -> None:
     kind = "microcode" if state is State.OBSOLETE else "kernel"
-    assert needrestart([], (), {}, {kind: KERNEL | {"state": state.value}})[0].count("STA: ") == 1
+    assert needrestart([], reboot={kind: KERNEL | {"state": state.value}})[0].count("STA: ") == 1
 
 
 def test_where_the_kernel_is_not_ours_there_are_no_lines_on_it() -> None:
     foreign = {"flag": None, "foreign": "this is a container (docker)"}
-    assert needrestart([], (), {}, foreign) == ("NEEDRESTART-VER: 3.6\n", 0)
+    assert needrestart([], reboot=foreign) == ("NEEDRESTART-VER: 3.6\n", 0)
 
 
 def test_a_reboot_is_a_warning_for_nagios() -> None:
@@ -157,7 +229,7 @@ def test_a_unit_that_is_down_but_not_stale_is_no_record() -> None:
 @given(st.lists(st.tuples(st.text(max_size=30), st.sampled_from(Disposition), st.text(max_size=10)), max_size=5))
 def test_each_unit_is_at_most_one_record(units: list[tuple[str, Disposition, str]]) -> None:
     findings = [stale(unit, disposition) for unit, disposition, _ in units]
-    text, _ = needrestart(findings, (), {0: units[0][2] if units else ""})
+    text, _ = needrestart(findings, users={0: contract.printable(units[0][2]) if units else ""})
     *records, end = text.split("\n")
     assert end == "" and len(records) <= 1 + len(units)
     for record in records:
@@ -193,7 +265,7 @@ def test_gauges() -> None:
         stale("db.service", Disposition.DEFER, cves=("CVE-2026-2",)),
         of(Severity.CRITICAL),
     ]
-    text, status = openmetrics(findings, ["pid 4"], NOW)
+    text, status = openmetrics(findings, ["pid 4"], contract.stamp(NOW))
     found = samples(text)
     assert status == 0
     assert 'aftercare_findings{check="libraries",severity="critical"} 1' in found
@@ -209,6 +281,16 @@ def test_gauges() -> None:
 def test_where_nothing_is_wrong_the_gauges_are_there_and_zero() -> None:
     found = samples(openmetrics([])[0])
     assert found and all(sample.endswith(" 0") for sample in found)
+
+
+def test_how_many_fixes_are_not_in_effect_is_not_zero_where_it_is_not_known() -> None:
+    """Without the daemon's history nothing tells which version runs, and so which fixes it lacks."""
+    likely = stale("ssh.service", severity=Severity.INFO, confidence=Confidence.LIKELY)
+    found = samples(openmetrics([likely])[0])
+    assert not any(sample.startswith("aftercare_exposed_cves ") for sample in found)
+    assert "aftercare_unknown_versions 1" in found
+    known = samples(openmetrics([likely, stale("nginx.service", cves=("CVE-2026-1",))])[0])
+    assert "aftercare_exposed_cves 1" in known and "aftercare_unknown_versions 1" in known
 
 
 @given(st.sets(st.text(max_size=30), max_size=4))

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from agent.checks.libraries.outdated_data import data_finding
 from agent.model.facts import PackageState, Process, Replaced, StaleFile, Unit
 from agent.model.findings import Confidence
 from agent.stale import outdated_data
@@ -157,6 +158,13 @@ def test_who_began_before_the_data_changed_is_told() -> None:
     assert datum
     starts = {"late.service": NOON + HOUR, "b.service": NOON - HOUR, "a.service": NOON - HOUR}
     assert outdated_data.began_before(datum, starts) == ("a.service", "b.service")
+
+
+def test_the_services_are_named_in_what_people_read() -> None:
+    datum = outdated_data.certificates(package("ca-certificates"), "a", NOON, {})[0]
+    assert datum and data_finding(datum, ["nginx.service"]).advice.endswith("when it suits: nginx.service")
+    advice = data_finding(datum, [f"{letter}.service" for letter in "abcdefg"]).advice
+    assert advice.endswith("suits: a.service, b.service, c.service, d.service, e.service and 2 more")
 
 
 def test_only_services_with_a_main_process_count() -> None:

@@ -14,6 +14,7 @@ from agent.model.events import Looked
 from agent.model.facts import Host, PackageState, Snapshot
 from agent.model.findings import CheckResult, Request, Survey
 from agent.store import Store
+from tests.unit.full_disk import full_disk
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 BOOT = "boot"
@@ -58,6 +59,15 @@ def test_what_a_look_that_is_given_up_surveyed_is_found_again_by_the_next(host: 
     assert given_up.abandoned and store.snapshot() == snapshot("1")
     done = have_look(host, store, locked=False)
     assert done.transaction and done.transaction.command == "apt upgrade" and store.snapshot() == snapshot("2")
+
+
+def test_what_a_full_disk_kept_in_memory_is_written_by_the_next_look_that_can(host: Host, store: Store) -> None:
+    with full_disk():
+        done = have_look(host, store, locked=False)
+        assert done.transaction and store.unwritten
+    have_look(host, store, locked=False)
+    written = Store.open(Path(host.root, "history.sqlite"), NOW)
+    assert not store.unwritten and written.memory().transaction == done.transaction
 
 
 @pytest.mark.parametrize(("version", "changed"), [("1", False), ("2", True)])

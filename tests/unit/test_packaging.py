@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from agent import __version__
-from agent.cli.main import COMMANDS, Command
+from agent.cli.commands import COMMANDS, Command
 from agent.config.settings import RULE_SETTINGS, SETTINGS, TABLES, Settings
 from agent.model.restarts import Disposition, Rule
 

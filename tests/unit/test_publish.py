@@ -142,6 +142,14 @@ def test_a_name_that_is_not_utf8_can_be_published(tmp_path: Path) -> None:
         (replace(IDLE, findings=(stale("nginx.service", Disposition.RESTART),)), "Idle: 1 to be restarted"),
         (View(Phase.IDLE, "observe", findings=(stale("nginx.service", Disposition.RESTART),)), "Idle: 1 waits for you"),
         (
+            replace(IDLE, blind=True, trouble="the worker did not end"),
+            "Idle: what runs replaced code now is not known; the worker did not end",
+        ),
+        (
+            replace(IDLE, held="the disk is full", trouble="the disk is full"),
+            "Idle: nothing runs replaced code; the disk is full",
+        ),
+        (
             replace(IDLE, held="a package transaction is under way", rejected="the new configuration is not used"),
             "Idle: nothing runs replaced code; a package transaction is under way; the new configuration is not used",
         ),

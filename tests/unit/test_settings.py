@@ -21,13 +21,30 @@ def write(root: Path, name: str, text: str) -> Path:
 
 def test_keys_replace_and_rules_are_appended() -> None:
     first = apply(Settings(), {"mode": "observe", "rule": [{"match": "a*", "disposition": "never"}]}, "one")
-    second = apply(first, {"mode": "auto", "rule": [{"match": ["b", "c"], "wave": 3, "why": "w"}]}, "two")
+    second = apply(first, {"mode": "auto", "rule": [{"match": ["b.service", "c"], "wave": 3, "why": "w"}]}, "two")
     assert second.mode == "auto"
     assert [(rule.pattern, rule.disposition, rule.wave) for rule in second.rules] == [
         ("a*", Disposition.NEVER, 50),
-        ("b", Disposition.RESTART, 3),
-        ("c", Disposition.RESTART, 3),
+        ("b.service", Disposition.RESTART, 3),
+        ("c.service", Disposition.RESTART, 3),
     ]
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        ("nginx", "nginx.service"),
+        ("postgresql@15-main", "postgresql@15-main.service"),
+        ("php8.2-fpm", "php8.2-fpm.service"),
+        ("user@*.service/podman-web", "user@*.service/podman-web.service"),
+        *(
+            (whole, whole)
+            for whole in ("nginx.service", "init.scope", "ssh*", "ssh?", "a.[st]*", "tty[0-9]", "*", "/opt/x")
+        ),
+    ],
+)
+def test_a_pattern_without_a_type_of_unit_is_a_service(given: str, taken: str) -> None:
+    assert apply(Settings(), {"rule": [{"match": given}]}, "x").rules[0].pattern == taken
 
 
 def test_a_table_of_a_later_file_replaces_only_what_it_names() -> None:
@@ -47,7 +64,7 @@ def test_settings_that_an_earlier_version_kept_are_still_read() -> None:
 @pytest.mark.parametrize(
     ("data", "message", "hint"),
     [
-        ({"mod": "auto"}, "file: unknown setting 'mod'", "did you mean mode?"),
+        ({"mod": "auto"}, "file: unknown setting 'mod', did you mean mode?", "known are mode, quiet_period"),
         ({"mode": "loud"}, "file: mode must be one of auto, observe, not 'loud'", "only reports"),
         ({"quiet_period": "3"}, "file: quiet_period must be a number from 0.2 to 600, not '3'", "seconds"),
         ({"quiet_period": True}, "must be a number", ""),
@@ -61,9 +78,14 @@ def test_settings_that_an_earlier_version_kept_are_still_read() -> None:
             "file: reboot: write_flag must be true or false, not 1",
             "/run/reboot-required",
         ),
-        ({"reboot": {"writeflag": True}}, "file: reboot: unknown setting 'writeflag'", "did you mean write_flag?"),
-        ({"rebot": {}}, "file: unknown setting 'rebot'", "did you mean reboot?"),
+        ({"reboot": {"writeflag": True}}, "reboot: unknown setting 'writeflag', did you mean write_flag?", "known are"),
+        ({"rebot": {}}, "file: unknown setting 'rebot', did you mean reboot?", ""),
         ({"rule": [{"match": "x", "disposition": "session"}]}, "disposition must be one of", ""),
+        (
+            {"rule": [{"match": "x", "broken": ["("]}]},
+            "(missing ), unterminated subpattern at position 0), not ['(']",
+            "",
+        ),
     ],
 )
 def test_an_error_names_file_key_and_remedy(data: dict[str, object], message: str, hint: str) -> None:
@@ -133,8 +155,12 @@ def test_a_window_that_is_no_calendar_expression_is_refused_with_its_file(tmp_pa
 
     write(tmp_path, "etc/aftercare/aftercare.toml", '[[rule]]\nmatch = "a"\nwindow = "Sun 03:00"\n')
     assert load.load(str(tmp_path), check).rules[-1].window == "Sun 03:00"
-    write(tmp_path, "etc/aftercare/aftercare.toml.d/1.toml", '[[rule]]\nmatch = "a"\nwindow = "Caturday"\n')
-    with pytest.raises(AgentError, match=r"1\.toml: window: Failed to parse.*Caturday"):
+    write(
+        tmp_path,
+        "etc/aftercare/aftercare.toml.d/1.toml",
+        '[[rule]]\nmatch = "a"\n[[rule]]\nmatch = "b"\nwindow = "Caturday"\n',
+    )
+    with pytest.raises(AgentError, match=r"1\.toml: rule 2: window: Failed to parse.*Caturday"):
         load.load(str(tmp_path), check)
 
 

@@ -589,10 +589,10 @@ def test_domains_for_which_there_is_no_time_come_first_the_next_time_and_keep_wh
     stage.publish(DOMAIN, f"v=spf1 ip4:{V4} -all")
     stage.look()
     stage.slow = {DOMAIN: 9.0}
-    stage.limit = 0.3
+    stage.limit = 1.0
     begun = time.monotonic()
     result = stage.after(hours=1)
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 5
     assert found(result)[DOMAIN].severity is Severity.CRITICAL
     assert any(line.startswith("1 domains for which there was no time") for line in result.unseen)
     assert result.again_at == stage.now + SOONEST

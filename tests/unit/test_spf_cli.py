@@ -10,6 +10,8 @@ import pytest
 from agent.cli import blocks, evaluate, reflector, spf, verify
 from agent.host.mail.exim_mainlog import LINE
 from agent.model.errors import AgentError, Exit
+from agent.spf.answers import Answer
+from agent.spf.session import Budget
 from tests.spf.zone import Memory, Zone
 
 ZONE: dict[str, list[Any]] = {
@@ -139,10 +141,12 @@ def test_what_cannot_be_asked_is_a_mistake_of_the_caller(given: dict[str, str]) 
 
 def test_the_exit_status_tells_a_pass_from_a_no_from_an_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     class Fake:
-        def __init__(self, servers: object) -> None: ...
+        def __init__(self, servers: object) -> None:
+            self.memory = Memory(Zone.load(ZONE))
 
-        def within(self) -> Memory:
-            return Memory(Zone.load(ZONE))
+        async def ask(self, kind: str, name: str, _budget: Budget) -> Answer[Any]:
+            answer: Answer[Any] = await getattr(self.memory, kind.lower())(name)
+            return answer
 
     monkeypatch.setattr(evaluate, "Recursive", Fake)
     assert evaluate.spf_evaluate(options()) == Exit.CLEAN
@@ -151,6 +155,16 @@ def test_the_exit_status_tells_a_pass_from_a_no_from_an_unknown(monkeypatch: pyt
     with pytest.raises(AgentError) as caught:
         evaluate.spf_evaluate(options(nameserver="ns.example.org"))
     assert caught.value.exit_status == Exit.USAGE
+
+
+def test_a_record_that_needs_no_dns_needs_no_name_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    def recursive(_servers: object) -> None:
+        raise ValueError("/etc/resolv.conf names no name server")
+
+    monkeypatch.setattr(evaluate, "Recursive", recursive)
+    assert evaluate.spf_evaluate(options(record="v=spf1 ip4:192.0.2.0/24 -all")) == Exit.CLEAN
+    with pytest.raises(AgentError, match="no name server"):
+        evaluate.spf_evaluate(options(record="v=spf1 mx -all"))
 
 
 # spf

@@ -1,5 +1,6 @@
 """The memory: what is committed together, what survives a crash, and what is done about a broken file."""
 
+import contextlib
 import sqlite3
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,6 +13,7 @@ from agent.model.findings import CheckResult, Finding, Severity, Survey
 from agent.model.memory import Silence, SilenceKind
 from agent.model.restarts import Outcome, Result, Rule, Step
 from agent.store import Store, rows
+from tests.unit.full_disk import full_disk
 
 NOW = datetime(2026, 11, 22, 15, 0, tzinfo=UTC)
 ALL = ("libraries", "spf")
@@ -204,15 +206,69 @@ def test_the_history_is_for_root_alone(tmp_path: Path, store: Store) -> None:
     assert (tmp_path / "history.sqlite").stat().st_mode & 0o777 == 0o600
 
 
-def test_a_full_disk_is_a_sentence_and_loses_nothing(store: Store) -> None:
+def test_what_a_full_disk_cannot_take_is_remembered_in_memory_and_written_when_there_is_room(
+    store: Store, tmp_path: Path
+) -> None:
+    with full_disk():
+        cause = upgrade(store)
+        store.silence(silence(SilenceKind.ACK))
+        assert "history.sqlite, cannot be written" in store.unwritten.message
+        store.write_back()
+        assert store.unwritten
+        assert [old.transaction for old in store.memory().retired] == [cause] and store.snapshot() == snapshot("2")
+    assert Store.open(tmp_path / "history.sqlite", NOW).snapshot() == snapshot("1")
+    store.write_back()
+    assert not store.unwritten
+    for memory in (store, Store.open(tmp_path / "history.sqlite", NOW)):
+        assert memory.snapshot() == snapshot("2") and [item.id for item in memory.silences()] == ["spf/a"]
+
+
+def test_an_attempt_that_cannot_be_written_down_is_none(store: Store, tmp_path: Path) -> None:
+    for _ in range(2):
+        with full_disk(), pytest.raises(AgentError, match="cannot be written") as caught:
+            begin(store, "nginx.service", 1)
+        assert "full" in caught.value.hint
+    assert store.memory().unended == ()
+    store.write_back()
+    assert begin(store, "nginx.service", 1) and Store.open(tmp_path / "history.sqlite", NOW).memory().unended
+
+
+def test_a_history_on_a_full_disk_is_read_with_what_is_in_its_log_alone(store: Store, tmp_path: Path) -> None:
+    """A daemon that was killed leaves its last commits there, and a full disk has no room for SQLite's index of it."""
     upgrade(store)
-    before = store.memory()
-    store._database.execute("PRAGMA max_page_count=1")
-    with pytest.raises(AgentError, match="the history cannot be written") as caught:
-        store.keep_settings("x" * 1_000_000)
-    assert "full" in caught.value.message + caught.value.hint
-    assert store.memory() == before
-    store.keep_settings("small enough for a page that is there already")
+    (tmp_path / "killed").mkdir()
+    for name in ("history.sqlite", "history.sqlite-wal"):
+        (tmp_path / "killed" / name).write_bytes((tmp_path / name).read_bytes())
+    with full_disk():
+        opened = Store.open(tmp_path / "killed/history.sqlite", NOW)
+        assert opened.unwritten and opened.snapshot() == snapshot("2")
+        opened.keep_settings("new")
+    opened.write_back()
+    assert not opened.unwritten and opened.kept_settings() == "new"
+
+
+def test_a_first_start_on_a_full_disk_begins_a_history_in_memory(tmp_path: Path) -> None:
+    with full_disk():
+        opened = Store.open(tmp_path / "history.sqlite", NOW)
+        opened.settle(survey("1", full=True), (), [ssl("1", OLD)], "boot", NOW)
+    assert opened.unwritten
+    opened.close()
+    assert not opened.unwritten and Store.open(tmp_path / "history.sqlite", NOW).snapshot() == snapshot("1")
+
+
+def test_a_history_that_somebody_else_holds_is_no_endless_wait(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with full_disk():
+        upgrade(store)
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *words, **others: connect(*words, **others, timeout=0))
+    with contextlib.closing(connect(tmp_path / "history.sqlite", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        store.write_back()
+        assert store.unwritten and "locked" in store.unwritten.message
+    store.write_back()
+    assert not store.unwritten
 
 
 def test_damage_on_the_way_ends_the_daemon_so_that_the_next_start_begins_a_new_history(

@@ -68,6 +68,33 @@ def test_a_unit_and_each_of_its_processes_have_the_same_chain(subject: str) -> N
     assert explain(view(), subject) == explain(view(), "nginx.service") != ()
 
 
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        (
+            {"mode": "observe"},
+            "would be restarted (runs replaced code), but the mode is observe: agentctl restart nginx.service",
+        ),
+        (
+            {"braked": True, "held": "a.service (failed) did not come back"},
+            "would be restarted (runs replaced code), but restarts are held, a.service (failed) did not come back: "
+            "agentctl restart --resume",
+        ),
+        ({"held": "disk full", "trouble": "disk full"}, "would be restarted (runs replaced code), but disk full"),
+    ],
+)
+def test_what_is_not_restarted_by_itself_is_not_said_to_be(changes: dict[str, Any], text: str) -> None:
+    assert explain(replace(view(), **changes), "nginx")[-1].text == text
+
+
+@pytest.mark.parametrize("result", [Result.PRECHECK_FAILED, Result.NOT_RUN])
+def test_a_unit_that_was_left_alone_was_not_restarted(result: Result) -> None:
+    spared = Outcome("nginx.service", result, hint="its configuration is broken")
+    chain = explain(view(replace(STALE, outcome=spared)), "nginx", (recorded(spared, 9),))
+    actions = [link for link in chain if link.step == "action"]
+    assert actions[0].text == "looked at by aftercare before its restart" and actions[0].at
+
+
 @pytest.mark.parametrize("subject", ["ngin", "nginx.socket", "91", "9111", "", "ssh", "NGINX"])
 def test_nothing_is_known_of_others(subject: str) -> None:
     assert explain(view(), subject, (recorded(FRESH),)) == ()

@@ -11,6 +11,7 @@ from typing import Any
 
 from agent.checks.exim.facts import Facts, Named
 from agent.checks.exim.faults import judge
+from agent.checks.exim.names import names_in_hosts
 from agent.host.mail.exim import Ask, Exim, ask_exim, generate_exim, read_exim
 from agent.host.mail.exim_config import read_ignored, read_places, read_text
 from agent.host.mail.exim_interfaces import is_bindable, read_lost
@@ -87,9 +88,15 @@ def _look(host: Host, exim: Exim, tools: Tools) -> tuple[Facts, list[str]]:
         ignored=read_ignored(host, bool(exim.choices and exim.choices.split)) if debian else (),
         lost=lost,
         places={item.address: read_places(host, item.address) for item in lost},
-        mailname=next(iter((read_text(host, "/etc/mailname") or "").split()), "").lower(),
+        mailname=_first_word(read_text(host, "/etc/mailname")).lower(),
+        host_name=_first_word(read_text(host, "/proc/sys/kernel/hostname")),
+        listed=names_in_hosts(read_text(host, "/etc/hosts") or ""),
     )
     return facts, unseen
+
+
+def _first_word(text: str | None) -> str:
+    return next(iter((text or "").split()), "")
 
 
 def _pending(host: Host, exim: Exim, tools: Tools) -> tuple[Pending | None, list[str]]:

@@ -40,7 +40,10 @@ class Named:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All that is judged. pending None: not known, or not what decides. places: where each lost address is written."""
+    """All that is judged. pending None: not known, or not what decides. places: where each lost address is written.
+
+    host_name: as the kernel has it, often short. listed: the names in /etc/hosts.
+    """
 
     exim: Exim
     full_name: str = ""
@@ -50,6 +53,8 @@ class Facts:
     lost: tuple[Lost, ...] = ()
     places: dict[str, tuple[str, ...]] = field(default_factory=dict)
     mailname: str = ""
+    host_name: str = ""
+    listed: tuple[str, ...] = ()
 
 
 def fault(

@@ -16,6 +16,8 @@ LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 FULL_NAME = re.compile(rf"{LABEL}(?:\.{LABEL})+")
 NOBODYS = (".localdomain", ".local", ".invalid", ".test")
 """What no receiver can look up."""
+LOOPBACK = ("localhost", "localhost.localdomain")
+"""What a host is called that has its own name on the line of the loopback address, behind that one's."""
 SENDING = ("internet", "smarthost", "satellite", "custom")
 
 
@@ -88,19 +90,41 @@ def helo(facts: Facts) -> Iterator[Finding]:
     exim = facts.exim
     if not exim.helo or exim.kind not in SENDING or is_full_name(exim.helo):
         return
-    short = exim.primary_hostname
-    own = exim.helo == short
-    known = facts.mailname if is_full_name(facts.mailname) and facts.mailname.startswith(f"{short}.") else ""
-    line = f"127.0.1.1 {known or f'{short}.DOMAIN'} {short}"
-    by_hosts = f"write `{line}` into /etc/hosts, then: {RELOAD}"
+    own = exim.helo == exim.primary_hostname
+    lent = own and exim.helo.lower() in LOOPBACK
+    short = facts.host_name.partition(".")[0] if lent else exim.primary_hostname
+    known = next(
+        (name for name in (facts.host_name, facts.mailname, *facts.listed) if _is_full_name_of(short, name)), ""
+    )
     yield fault(
         "helo",
         Severity.WARNING,
         f"exim says HELO {exim.helo}, which is no full host name: some receivers refuse that, and no SPF can cover it",
-        by_hosts if own else f"set REMOTE_SMTP_HELO_DATA to the full name of this host, then: {REGENERATE}",
+        _by_hosts(short, known, lent=lent)
+        if own
+        else f"set REMOTE_SMTP_HELO_DATA to the full name of this host, then: {REGENERATE}",
         names=[exim.helo],
         files=["/etc/hosts"] if own else [exim.config_file],
         current=exim.helo,
         wanted=known,
-        repairable=own and bool(known),
+        repairable=own and not lent and bool(known),
     )
+
+
+def _is_full_name_of(short: str, name: str) -> bool:
+    return is_full_name(name) and name.lower().startswith(f"{short.lower()}.")
+
+
+def _by_hosts(short: str, known: str, *, lent: bool) -> str:
+    """Return what to write into /etc/hosts. lent: its first line with the host's name gives that of the loopback."""
+    if lent and short.lower() in ("", *LOOPBACK):
+        line = "127.0.1.1 NAME.DOMAIN NAME"
+        return f"name this host (hostnamectl set-hostname NAME), write `{line}` into /etc/hosts, then: {RELOAD}"
+    above = " above the line of localhost" if lent else ""
+    return f"write `127.0.1.1 {known or f'{short}.DOMAIN'} {short}` into /etc/hosts{above}, then: {RELOAD}"
+
+
+def names_in_hosts(text: str) -> tuple[str, ...]:
+    """Return the names that /etc/hosts has, in its order."""
+    lines = (line.partition("#")[0].split() for line in text.splitlines())
+    return tuple(name for words in lines for name in words[1:])

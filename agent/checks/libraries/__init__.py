@@ -22,13 +22,15 @@ from agent.model.contract import printable
 from agent.model.errors import AgentError
 from agent.model.facts import Host, StaleProcess, Unit
 from agent.model.findings import CheckResult, Confidence, Finding, Request, Severity, StaleUnit
-from agent.model.restarts import Disposition, Result, rule_for
+from agent.model.restarts import Attempt, Disposition, Result, rule_for
 from agent.stale.blame import unit_of
 from agent.stale.disposition import dispose
 from agent.stale.judge import Verdict
 
 LOOK_AGAIN = timedelta(minutes=5)
 REFUSED = Result.PRECHECK_FAILED
+UNTOUCHED = (REFUSED, Result.NOT_RUN)
+"""Results of attempts in which nothing was restarted."""
 SETTLED = (*wording.UP, "inactive", "failed")
 
 
@@ -140,24 +142,38 @@ def _stale_finding(host: Host, request: Request, group: Group, held: tuple[str, 
     certain = any(verdict.confidence is Confidence.CERTAIN for verdict in judged)
     confidence = Confidence.CERTAIN if certain else Confidence.LIKELY
     last = max(verdict.transaction for verdict in judged)
-    attempts = (item for item in request.attempts if item.unit == group.subject and item.transaction >= last)
-    attempt = next(attempts, None)
+    attempt = _settling(request, group.subject, last)
     refused = attempt.outcome if attempt and attempt.outcome and attempt.outcome.result is REFUSED else None
     likely = _likely_policy(request, group)
     disposition, reason = dispose(group.unit, group.stale, request.rules, confidence, attempt is not None, held, likely)
     people = [verdict.process for verdict in judged]
     disposition, reason = place(host, group.unit, people, disposition, reason)
     opens_at = None
-    if disposition is Disposition.LEFTOVER and refused:
-        disposition, reason = Disposition.DEFER, refused.hint
+    if disposition is Disposition.LEFTOVER and attempt and refused:
+        disposition, reason = Disposition.DEFER, f"{refused.hint} (tested at {attempt.begun.astimezone():%F %R})"
     if disposition is Disposition.RESTART and group.unit and (wait := waits(request, group.unit)):
         disposition, (opens_at, reason) = Disposition.DEFER, wait
     fixes, unlisted = _read_fixes(host, group.stale)
     stale = StaleUnit(group.subject, disposition, confidence, group.stale, fixes, reason, refused, opens_at, unlisted)
     finding = wording.stale_finding(stale, held)
+    if refused and not held:
+        finding = replace(finding, advice=f"mend that, then: {finding.advice}")
     most = request.options.get("most_told")
     told = group.stale[: users.FEW if most and users.parse(group.subject) else most]
     return replace(finding, evidence=replace(stale, processes=told, total=len(group.stale)))
+
+
+def _settling(request: Request, unit: str, last: int) -> Attempt | None:
+    """Return the attempt that settles the matter for a unit whose files were replaced by the transaction `last`.
+
+    One that restarted nothing does so only until the next transaction, whatever that changes: the reason may be gone.
+    """
+    newest = max((change.transaction for change in request.past), default=last)
+    for attempt in request.attempts:
+        untouched = attempt.outcome is not None and attempt.outcome.result in UNTOUCHED
+        if attempt.unit == unit and attempt.transaction >= (newest if untouched else last):
+            return attempt
+    return None
 
 
 def _likely_policy(request: Request, group: Group) -> str:

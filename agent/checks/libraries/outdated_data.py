@@ -22,6 +22,8 @@ from agent.stale.outdated_data import CERTIFICATES, TLS_PACKAGES, Datum
 CHECK = "libraries"
 MOST_MAPPINGS = 4_000
 MOST_TOLD = 50
+MOST_NAMED = 5
+"""In the advice; the evidence has more."""
 MANAGER = 1
 
 
@@ -56,7 +58,7 @@ def tell(
             users = {mains[pid] for pid in _tls_users(host, mains, snapshot, engine)}
             names = tuple(name for name in names if name in users)
         if names:
-            told.append(_finding(datum, names))
+            told.append(data_finding(datum, names))
     return tuple(told)
 
 
@@ -72,7 +74,8 @@ def _tls_users(host: Host, pids: Iterable[int], snapshot: Snapshot, engine: Engi
     }
 
 
-def _finding(datum: Datum, names: Sequence[str]) -> Finding:
+def data_finding(datum: Datum, names: Sequence[str]) -> Finding:
+    """Return the finding on the services `names`, which began before `datum` changed."""
     named = f"{datum.package} {datum.version}".strip()
     count = f"{len(names)} service{'' if len(names) == 1 else 's'}"
     what = "using TLS began before the CA certificates" if datum.tls else "began before the time zone rules"
@@ -82,7 +85,7 @@ def _finding(datum: Datum, names: Sequence[str]) -> Finding:
         subject=datum.package,
         severity=Severity.INFO,
         summary=f"{count} {what} changed ({named})",
-        advice=f"restart those that {which}, when it suits",
+        advice=f"restart those that {which}, when it suits: {_list(names)}",
         evidence={
             "disposition": Disposition.NEVER.value,
             "confidence": Confidence.LIKELY.value,
@@ -93,3 +96,8 @@ def _finding(datum: Datum, names: Sequence[str]) -> Finding:
             "changed": datum.changed.strftime("%Y-%m-%dT%H:%M:%SZ"),
         },
     )
+
+
+def _list(names: Sequence[str]) -> str:
+    more = [f"{len(names) - MOST_NAMED} more"] if len(names) > MOST_NAMED else []
+    return " and ".join([", ".join(names[:MOST_NAMED]), *more])
