@@ -555,7 +555,7 @@ def test_a_daemon_that_is_not_there_is_said_to_be_not_running(path: str) -> None
         wire.call("Status", path=path)
     for caught in (absent, refused):
         assert caught.value.kind is Kind.UNREACHABLE and caught.value.exit_status == 3
-        assert caught.value.hint == "systemctl status aftercare"
+        assert "systemctl start aftercare" in caught.value.hint
 
 
 def test_a_directory_that_may_not_be_entered_is_a_matter_of_rights(path: str) -> None:
