@@ -12,7 +12,8 @@ ALICE, BOB = 1000, 1001
 EVERY = '[[rule]]\nmatch = "user@*.service/*"\ndisposition = "restart"\nlimit = 6\n'
 TINY = "/usr/bin/tiny infinity"
 STAYS = f"/bin/sh -c 'trap \"\" TERM; exec {TINY}'"
-QUITS = f"/bin/sh -c 'test -e /home/alice/no && echo no such mailbox && exit 1; exec {TINY}'"
+QUITS = "ExecStartPre=/bin/sh -c 'test ! -e /home/alice/no || { echo no such mailbox; sleep 1; exit 1; }'"
+"""It says why and stays a moment: whose words they are, journald reads of the process while it is there."""
 OWN = "/sys/fs/cgroup/user.slice/user-1000.slice/user@1000.service"
 FRESH = "0c5e790fc82f44d1b047b055488f38df"
 JOBS = r"""
@@ -118,7 +119,7 @@ def test_a_user_whose_manager_hangs_or_whose_unit_stays_delays_nobody_and_gets_h
     policy(machine, EVERY)
     well = user_service(machine, ALICE, "well.service", TINY)
     stays = user_service(machine, ALICE, "stays.service", STAYS, "TimeoutStopSec=infinity")
-    user_service(machine, ALICE, "quits.service", QUITS)
+    user_service(machine, ALICE, "quits.service", TINY, QUITS)
     hangs = user_service(machine, BOB, "hangs.service", TINY)
     machine.write("/home/alice/no", "")
     machine.run("kill -STOP $(systemctl show -P MainPID user@1001.service)")

@@ -314,6 +314,7 @@ def test_a_lock_that_was_removed_under_its_holder_wakes_when_it_is_closed(root: 
 
 def test_the_survey_of_an_apt_run_has_the_change_the_files_and_the_story(root: Root) -> None:
     root.dpkg("-i", root.deb("demo"), root.deb("other"))
+    time.sleep(1)  # the logs have whole seconds: this run of dpkg belongs to an earlier one
     before, since = read_snapshot(root.host), datetime.now(UTC)
     root.apt("install", root.deb("demo", "2"))
     found = survey(root.host, before, datetime.now(UTC), since)
