@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.cli import blocks, records, screens
+from agent.cli.commands import FOREIGN
 from agent.cli.output import emit
 from agent.model.errors import AgentError, Exit, Kind
 from agent.varlink import wire
@@ -36,12 +37,12 @@ def status(options: Namespace) -> int:
     except AgentError as problem:
         if problem.kind is Kind.DENIED:
             return _counts(options, problem)
-        if problem.kind is not Kind.UNREACHABLE or _is_foreign(options) or not (view := _last_state()):
+        if problem.kind is not Kind.UNREACHABLE or options.format in FOREIGN or not (view := _last_state()):
             raise
         emit(options, view, screens.status(view))
         print(f"agentctl: {problem.message}; this is of {blocks.local(view['checked_at'])}", file=sys.stderr)
         return Exit.UNCHECKED
-    if _is_foreign(options):
+    if options.format in FOREIGN:
         from agent.cli import foreign  # of no use to anybody else
 
         return foreign.show(options.format, view, history=True)
@@ -51,10 +52,6 @@ def status(options: Namespace) -> int:
     return Exit.UNCHECKED if screens.is_doubtful(view) else Exit.CLEAN
 
 
-def _is_foreign(options: Namespace) -> bool:
-    return options.format not in ("table", "json")
-
-
 def _counts(options: Namespace, problem: AgentError) -> int:
     """Print what everybody may know, for one who may not know more; `problem` says so."""
     answer = call(options, "Counts")
@@ -62,7 +59,7 @@ def _counts(options: Namespace, problem: AgentError) -> int:
         from agent.cli import foreign
 
         return foreign.show_counts(answer)
-    if _is_foreign(options):
+    if options.format in FOREIGN:
         raise problem
     found = [f"{number} {severity}" for severity, number in answer["counts"].items() if number]
     is_known = bool(found) or answer["known"]

@@ -55,11 +55,10 @@ def _seconds(text: str) -> float:
     return value
 
 
+FOREIGN = ("nagios", "needrestart", "openmetrics")
+"""Formats of other programs."""
 FORMAT = _argument(
-    "--format",
-    choices=("table", "json", "nagios", "needrestart", "openmetrics"),
-    default="table",
-    help="how to print it (default: table)",
+    "--format", choices=("table", "json", *FOREIGN), default="table", help="how to print it (default: table)"
 )
 ROOT = _argument("--root", default="/", metavar="DIR", help="look below DIR")
 SILENCE = (

@@ -7,15 +7,15 @@ import pwd
 import re
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
+from agent.host.processes import read_cgroup
 from agent.model.contract import printable
+from agent.model.facts import Host
 from agent.report import formats
 
-FORMATS = ("nagios", "needrestart", "openmetrics")
-CGROUP = "/proc/{}/cgroup"
-SESSION = re.compile(r"/user-(\d+)\.slice/(session-[^/]+\.scope)$", re.MULTILINE)
+MACHINE = Host()
+SESSION = re.compile(r"/user-(\d+)\.slice/(session-[^/]+\.scope)$")
 """systemd, not the user, names the slice of a user and the scope of a session."""
 
 
@@ -49,12 +49,12 @@ def _write(printed: formats.Printed) -> int:
     return status
 
 
-def read_sessions(rows: list[dict[str, Any]]) -> Iterator[tuple[str, int]]:
+def read_sessions(rows: list[dict[str, Any]], host: Host = MACHINE) -> Iterator[tuple[str, int]]:
     """Yield the scopes of login sessions with the id of who logged in; root's processes in them do not matter."""
     for row in (row for row in rows if row["subject"].startswith("session-")):
         for process in row["evidence"]["processes"]:
             try:
-                found = SESSION.search(Path(CGROUP.format(process["pid"])).read_text())
+                found = SESSION.search(read_cgroup(host, process["pid"]))
             except OSError:
                 continue
             if found and found[2] == row["subject"]:

@@ -22,7 +22,7 @@ from agent.model import contract
 from agent.model.errors import AgentError, Exit
 from agent.model.facts import Host
 from agent.model.findings import Request, StaleUnit
-from agent.model.restarts import OWN_UNIT, Disposition
+from agent.model.restarts import CAME_BACK, OWN_UNIT, Disposition
 from agent.model.view import plan_json
 from agent.restart.plan import make_plan
 
@@ -61,5 +61,5 @@ def _downtimes(options: Namespace) -> dict[str, float]:
     except AgentError as problem:
         print(f"agentctl: how long units took before is not known: {problem.message}", file=sys.stderr)
         return {}
-    good = [item for item in reversed(past) if item["outcome"] and item["outcome"]["result"] in records.CAME_BACK]
+    good = [item for item in reversed(past) if item["outcome"] and item["outcome"]["result"] in CAME_BACK]
     return {item["unit"]: item["outcome"]["took"]["job"] for item in good if "job" in item["outcome"]["took"]}

@@ -10,6 +10,7 @@ from typing import Any
 from agent.checks.registry import CHECKS, find, function_of
 from agent.cli import foreign
 from agent.cli.blocks import Block
+from agent.cli.commands import FOREIGN
 from agent.cli.output import emit
 from agent.config.load import load
 from agent.config.settings import Settings, options_of
@@ -42,7 +43,7 @@ def _print(options: Namespace, results: list[CheckResult], now: datetime) -> int
         "detail": {result.check: result.detail for result in results},
         "unseen": [contract.printable(line) for result in results for line in result.unseen],
     }
-    if options.format in foreign.FORMATS:
+    if options.format in FOREIGN:
         return foreign.show(options.format, data, history=False)
     emit(options, data, [] if options.json else _screen(data))
     return Exit.FINDINGS if findings else Exit.CLEAN

@@ -5,6 +5,7 @@ It restarts nothing itself, and never asks a question where nobody sits at a ter
 
 import sys
 from argparse import Namespace
+from collections.abc import Sequence
 from typing import Any
 
 from agent.cli import records
@@ -12,9 +13,7 @@ from agent.cli.ask import call, full_name, status_of
 from agent.cli.blocks import Line
 from agent.cli.output import emit
 from agent.model.errors import AgentError, Exit, Kind
-from agent.model.restarts import MANAGER, OWN_UNIT
-
-UNTOUCHED = ("not-run", "precheck-failed")
+from agent.model.restarts import CAME_BACK, MANAGER, OWN_UNIT, UNTOUCHED
 
 
 def restart(options: Namespace) -> int:
@@ -39,15 +38,15 @@ def restart(options: Namespace) -> int:
     return _show(options, answer["restarts"], answer["held"], fresh)
 
 
-def _fresh(units: list[str]) -> list[Line]:
+def _fresh(units: Sequence[str]) -> list[Line]:
     return [Line(f"{unit} is not stale: it runs the code that is installed.") for unit in units]
 
 
-def _show(options: Namespace, outcomes: list[dict[str, Any]], held: str, fresh: list[str]) -> int:
+def _show(options: Namespace, outcomes: list[dict[str, Any]], held: str, fresh: Sequence[str] = ()) -> int:
     lines = [*_fresh(fresh), *([Line(f"Stopped before the last wave: {held}.", "error")] if held else [])]
-    data = {"v": 1, "restarts": outcomes, "held": held, "fresh": fresh}
+    data = {"v": 1, "restarts": outcomes, "held": held, "fresh": list(fresh)}
     emit(options, data, [*(records.outcomes(outcomes) if outcomes or not fresh else ()), *lines])
-    return Exit.CLEAN if not held and all(item["result"] in records.CAME_BACK for item in outcomes) else Exit.FINDINGS
+    return Exit.CLEAN if not held and all(item["result"] in CAME_BACK for item in outcomes) else Exit.FINDINGS
 
 
 def _ask_by_wave(options: Namespace) -> int:
@@ -67,10 +66,10 @@ def _ask_by_wave(options: Namespace) -> int:
         try:
             outcomes += call(options, "Restart", {"units": units, "now": options.now})["restarts"]
         except AgentError as problem:
-            return _show(options, outcomes, problem.message, [])
-        if failed := [item["unit"] for item in outcomes if item["result"] not in (*records.CAME_BACK, *UNTOUCHED)]:
-            return _show(options, outcomes, f"{', '.join(failed)} did not come back", [])
-    return _show(options, outcomes, "", []) if outcomes else Exit.CLEAN
+            return _show(options, outcomes, problem.message)
+        if failed := [item["unit"] for item in outcomes if item["result"] not in (*CAME_BACK, *UNTOUCHED)]:
+            return _show(options, outcomes, f"{', '.join(failed)} did not come back")
+    return _show(options, outcomes, "") if outcomes else Exit.CLEAN
 
 
 def _agrees(question: str) -> bool:

@@ -74,7 +74,7 @@ def read_process(host: Host, pid: int) -> Process | None:
             uid=process.uids().real,
             exe=_read_link(f"{directory}/exe").removesuffix(DELETED),
             comm=os.fsdecode(_read(f"{directory}/comm")).removesuffix("\n"),
-            cgroup=parse_cgroup(os.fsdecode(_read(f"{directory}/cgroup"))),
+            cgroup=read_cgroup(host, pid),
             tty=tty_name(int(_read_stat(host, pid)[4])),
             user=read_users(host).get(process.uids().real, ""),
         )
@@ -113,6 +113,11 @@ def read_crowd(host: Host, pid: int) -> str:
         return ""
     place = "/".join(process.cgroup.split("/")[:3])
     return f"{place} {'root' if process.uid == 0 else 'others'}"
+
+
+def read_cgroup(host: Host, pid: int) -> str:
+    """Return the cgroup of `pid`, see `parse_cgroup`. Raises OSError."""
+    return parse_cgroup(os.fsdecode(_read(f"{host.proc}/{pid}/cgroup")))
 
 
 def parse_cgroup(text: str) -> str:

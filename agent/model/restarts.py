@@ -50,6 +50,9 @@ BROKEN = frozenset(
     {Result.FAILED, Result.TIMED_OUT, Result.DIED_AFTER, Result.PROBE_FAILED, Result.DEPENDANT_DOWN, Result.START_LIMIT}
 )
 """Results after which the machine is worse off than before: they become critical findings."""
+CAME_BACK = (Result.FRESH, Result.LEFTOVER)
+UNTOUCHED = (Result.PRECHECK_FAILED, Result.NOT_RUN)
+"""Results of what was refused before anything was done to the unit: it is no restart."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import sdnotify
 
 from agent.model.contract import printable
 from agent.model.findings import Finding, StaleUnit
-from agent.model.restarts import BROKEN, Disposition, Result
+from agent.model.restarts import BROKEN, UNTOUCHED, Disposition, Result
 from agent.model.view import Phase, View, told, view_json
 
 STATE = "state.json"
@@ -87,7 +87,7 @@ def _idle(view: View, now: datetime) -> list[str]:
 
 def _restarted(view: View, now: datetime) -> str:
     results = [outcome.result for outcome in view.outcomes]
-    done = [result for result in results if result not in (Result.NOT_RUN, Result.PRECHECK_FAILED)]
+    done = [result for result in results if result not in UNTOUCHED]
     if not done:
         return ""
     fresh = done.count(Result.FRESH)

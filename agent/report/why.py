@@ -15,7 +15,7 @@ from agent.model.contract import outcome, printable, stamp
 from agent.model.facts import Change, StaleFile, StaleProcess, Transaction
 from agent.model.findings import StaleUnit
 from agent.model.memory import Recorded
-from agent.model.restarts import Disposition, Outcome, Result
+from agent.model.restarts import UNTOUCHED, Disposition, Outcome, Result
 from agent.model.view import View
 
 SHOWN = 8
@@ -44,7 +44,6 @@ RESULTS = {
     Result.START_LIMIT: "systemd refused: it was started too often",
     Result.NOT_RUN: "not restarted: its turn never came",
 }
-UNTOUCHED = (Result.PRECHECK_FAILED, Result.NOT_RUN)
 """Results of attempts in which nothing was restarted."""
 
 

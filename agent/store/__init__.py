@@ -19,12 +19,10 @@ from agent.model.errors import AgentError, Kind
 from agent.model.facts import Change, Indexed, Snapshot, Transaction
 from agent.model.findings import CheckResult, Finding, Survey
 from agent.model.memory import Memory, Recorded, Silence
-from agent.model.restarts import BROKEN, Attempt, Outcome, Result, Step, brake_after
+from agent.model.restarts import BROKEN, CAME_BACK, UNTOUCHED, Attempt, Outcome, Step, brake_after
 from agent.store import files, rows, silences
 from agent.store.database import FULL, Database
 
-CAME_BACK = (Result.FRESH, Result.LEFTOVER)
-REFUSED = (Result.NOT_RUN, Result.PRECHECK_FAILED)
 LONGEST = 300
 COUNTED = 5
 """So many of the last restarts say how long the next one will take."""
@@ -236,7 +234,7 @@ class Store:
         """Return when each unit was restarted since then, oldest first; what was refused is no restart."""
         begun: dict[str, tuple[datetime, ...]] = {}
         for attempt in self._attempts("SELECT * FROM attempts WHERE begun >= ? ORDER BY id", (rows.text(since),)):
-            if not (attempt.outcome and attempt.outcome.result in REFUSED):
+            if not (attempt.outcome and attempt.outcome.result in UNTOUCHED):
                 begun[attempt.unit] = (*begun.get(attempt.unit, ()), attempt.begun)
         return begun
 

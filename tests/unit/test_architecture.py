@@ -42,7 +42,7 @@ ALLOWED = {
         "stale",
     ),
     "cli": ("model", "varlink.wire"),
-    "cli.foreign": ("model", "report.formats"),
+    "cli.foreign": ("model", "host", "report.formats"),
     "cli.look": ("model", "config", "checks", "host"),
     "cli.presence": ("model", "spawn"),
     "cli.spf": ("model", "config", "checks", "host"),

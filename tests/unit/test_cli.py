@@ -15,6 +15,7 @@ import pytest
 from agent.cli import ask, blocks, foreign, main, presence, records, restart, screens, silence, terminal
 from agent.cli.commands import Command
 from agent.model.errors import AgentError, Kind
+from agent.model.facts import Host
 
 ROOT = Path(__file__).parents[2]
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -197,11 +198,11 @@ def test_monitoring_asks_the_daemon_in_its_own_format(
     assert said in capsys.readouterr().out
 
 
-def test_a_session_belongs_to_who_logged_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_session_belongs_to_who_logged_in(tmp_path: Path) -> None:
     (tmp_path / "77").mkdir()
     (tmp_path / "77/cgroup").write_text("0::/user.slice/user-1000.slice/session-3.scope\n")
-    monkeypatch.setattr(foreign, "CGROUP", f"{tmp_path}/{{}}/cgroup")
-    assert dict(foreign.read_sessions([STALE, STALE | {"subject": "session-4.scope"}])) == {"session-3.scope": 1000}
+    rows = [STALE, STALE | {"subject": "session-4.scope"}]
+    assert dict(foreign.read_sessions(rows, Host(proc=str(tmp_path)))) == {"session-3.scope": 1000}
 
 
 @pytest.mark.parametrize(

@@ -250,7 +250,7 @@ def test_foreign_words_are_printable_in_what_is_said() -> None:
 
 @pytest.fixture
 def host(tmp_path: Path) -> Host:
-    host = Host(str(tmp_path))
+    host = Host(str(tmp_path), f"{tmp_path}/proc")
     put(host, "/usr/sbin/exim4", "")
     Path(host.under("/usr/sbin/exim4")).chmod(0o755)
     put(host, CHOICES, "dc_eximconfig_configtype='local'\ndc_other_hostnames=''\n")

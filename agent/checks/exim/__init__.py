@@ -18,7 +18,7 @@ from agent.host.mail.exim_interfaces import is_bindable, read_lost
 from agent.host.mail.exim_mainlog import Observed, read_observed
 from agent.host.mail.exim_pending import Generate, Pending, read_pending
 from agent.host.mail.exim_routes import Route, Verdict, read_route
-from agent.host.network.hostname import read_host_name
+from agent.host.network.hostname import ask_full_name, read_host_name
 from agent.model.contract import printable
 from agent.model.errors import AgentError
 from agent.model.facts import Host
@@ -33,21 +33,13 @@ NEVER_LOCAL = ("none", "")
 """Configuration types with which no name can be local, or of which it is not known what they mean."""
 
 
-def full_name() -> str:
-    """Return what `hostname -f` says; "" where it fails."""
-    try:
-        return read_host_name(Host()).full
-    except AgentError:
-        return ""
-
-
 @dataclass(frozen=True, slots=True)
 class Tools:
     """How the machine is asked; tests ask recordings."""
 
     ask: Ask = ask_exim
     generate: Generate = generate_exim
-    full_name: Callable[[], str] = full_name
+    full_name: Callable[[], str] = ask_full_name
     bindable: Callable[[str], bool] = is_bindable
 
 
@@ -89,7 +81,7 @@ def _look(host: Host, exim: Exim, tools: Tools) -> tuple[Facts, list[str]]:
         lost=lost,
         places={item.address: read_places(host, item.address) for item in lost},
         mailname=_first_word(read_text(host, "/etc/mailname")).lower(),
-        host_name=_first_word(read_text(host, "/proc/sys/kernel/hostname")),
+        host_name=read_host_name(host),
         listed=names_in_hosts(read_text(host, "/etc/hosts") or ""),
     )
     return facts, unseen

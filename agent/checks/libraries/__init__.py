@@ -22,14 +22,13 @@ from agent.model.contract import printable
 from agent.model.errors import AgentError
 from agent.model.facts import Host, StaleProcess, Unit
 from agent.model.findings import CheckResult, Confidence, Finding, Request, Severity, StaleUnit
-from agent.model.restarts import Attempt, Disposition, Result, rule_for
+from agent.model.restarts import UNTOUCHED, Attempt, Disposition, Result, rule_for
 from agent.stale.blame import unit_of
 from agent.stale.disposition import dispose
 from agent.stale.judge import Verdict
 
 LOOK_AGAIN = timedelta(minutes=5)
 REFUSED = Result.PRECHECK_FAILED
-UNTOUCHED = (REFUSED, Result.NOT_RUN)
 """Results of attempts in which nothing was restarted."""
 SETTLED = (*wording.UP, "inactive", "failed")
 

@@ -4,33 +4,25 @@ The second asks whatever nsswitch.conf says, a name server too, which may never 
 is killed when its time is over. Both are foreign text.
 """
 
-from dataclasses import dataclass
-
 from agent.host.kernel import read_beginning
 from agent.model.errors import AgentError
 from agent.model.facts import Host
-from agent.spawn import last_words, run
+from agent.spawn import run
 
 LIMIT = 5.0
 LONGEST = 255
 
 
-@dataclass(frozen=True, slots=True)
-class HostName:
-    """kernel: as `hostname` says. full: as `hostname --fqdn` says; "" where nobody knows it, and `problem` says why."""
-
-    kernel: str
-    full: str
-    problem: str
+def read_host_name(host: Host) -> str:
+    """Return the kernel's name of this machine, often a short one."""
+    found = read_beginning(f"{host.proc}/sys/kernel/hostname", LONGEST) or b""
+    return found.decode(errors="surrogateescape").strip()
 
 
-def read_host_name(host: Host, limit: float = LIMIT) -> HostName:
-    """Return the names of this machine, within `limit` seconds. Raises AgentError where `hostname` is missing."""
-    name = (read_beginning(f"{host.proc}/sys/kernel/hostname", LONGEST) or b"").decode(errors="surrogateescape")
+def ask_full_name(limit: float = LIMIT) -> str:
+    """Return what `hostname --fqdn` says within `limit` seconds; "" where nobody knows it."""
     try:
         done = run(["hostname", "--fqdn"], timeout=limit)
-    except AgentError as problem:
-        return HostName(name.strip(), "", problem.message)
-    if done.status != 0:
-        return HostName(name.strip(), "", last_words(done))
-    return HostName(name.strip(), done.stdout.strip()[:LONGEST], "")
+    except AgentError:
+        return ""
+    return done.stdout.strip()[:LONGEST] if done.status == 0 else ""
