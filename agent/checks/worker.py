@@ -69,13 +69,13 @@ def say(message: dict[str, Any]) -> None:
 
 
 def _beat(progress: Progress, host: Host) -> None:
-    """Announce a subject that is still the same after a beat: a worker killed on it is how others learn of it."""
-    last = None
+    """Announce one subject that is still the same after a beat: a worker killed on it is how others learn of it."""
+    last: frozenset[int] = frozenset()
     while not progress.ended.wait(BEAT):
-        subject = progress.subject
-        if subject and subject == last:
-            say({"at": subject, "crowd": processes.read_crowd(host, subject)})
-        last = subject
+        subjects = progress.subjects()
+        if stuck := last & subjects:
+            say({"at": min(stuck), "crowd": processes.read_crowd(host, min(stuck))})
+        last = subjects
 
 
 if __name__ == "__main__":

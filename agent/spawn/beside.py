@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import os
+import signal
 from collections.abc import Callable, Sequence
 
 from agent.model.errors import AgentError, Kind
@@ -55,6 +57,7 @@ async def _start(argv: Sequence[str]) -> asyncio.subprocess.Process:
             env=ENVIRONMENT,
             cwd="/",
             limit=LONGEST_LINE,
+            start_new_session=True,
         )
     except OSError as problem:
         raise AgentError(Kind.SPAWN, f"{argv[0]}: {problem.strerror}") from problem
@@ -75,9 +78,9 @@ async def _feed(pipe: asyncio.StreamWriter, data: bytes) -> None:
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """Kill it. One that the kernel holds on to is not waited for: it dies when that lets go."""
+    """Kill it and those it made. One that the kernel holds on to is not waited for: it dies when that lets go."""
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError):
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(process.wait(), DYING)

@@ -254,19 +254,19 @@ def test_what_an_earlier_look_got_stuck_at_is_not_asked_for_its_command_line(mac
 
 def test_who_is_asked_for_his_command_line_is_announced_first(machine: Root) -> None:
     """Whoever reads it waits for the lock of his memory, which he may hold for ever."""
-    beats: list[int] = []
+    beats: list[frozenset[int]] = []
     with daemon(machine) as pid:
         unpack(machine, "demo", SOON)
         original = interpreted.read_scripts
 
         def watched(host: Host, pid: int) -> tuple[str, ...]:
-            beats.append(PROGRESS.subject)
+            beats.append(PROGRESS.subjects())
             return original(host, pid)
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(interpreted, "read_scripts", watched)
             assert stale(look(machine)).keys() == {pid}
-    assert beats == [pid] and PROGRESS.subject == 0
+    assert beats == [{pid}] and not PROGRESS.subjects()
 
 
 def test_a_pid_that_is_another_process_by_the_end_is_not_blamed(machine: Root, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from agent.config.settings import Settings
 from agent.daemon import workers
-from agent.host import processes
+from agent.host import processes, readers
 from agent.model.facts import Host
 from agent.model.findings import CheckResult, Request
 from tests.integration import stuck
@@ -54,10 +54,13 @@ def check(root: Root, request: Request) -> CheckResult:
     return asyncio.run(workers.check(Host(root=str(root.path)), Settings(check_limit=20), request))
 
 
+@pytest.mark.parametrize("share", [readers.SHARE, 1])
 def test_any_number_of_stuck_processes_of_a_user_hides_nobody_elses(
-    root: Root, victims: list[int], monkeypatch: pytest.MonkeyPatch
+    root: Root, victims: list[int], share: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workers, "command", lambda: [*PYTHON, "-c", WORKER])
+    """However many read at once."""
+    code = f"from agent.host import readers; readers.SHARE = {share}"
+    monkeypatch.setattr(workers, "command", lambda: [*PYTHON, "-c", WORKER.replace("; from", f"; {code}; from")])
     monkeypatch.setattr(workers, "MOST_BEATS", 2)
     before = root.index()
     with holding(root.at(LIBRARY)) as pid:

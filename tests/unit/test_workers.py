@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -37,9 +38,9 @@ def check(monkeypatch: pytest.MonkeyPatch, script: str, limit: float = 20) -> Ch
     return asyncio.run(workers.check(Host(), settings, Request("libraries", NOW)))
 
 
-def problem(monkeypatch: pytest.MonkeyPatch, script: str) -> AgentError:
+def problem(monkeypatch: pytest.MonkeyPatch, script: str, limit: float = 20) -> AgentError:
     with pytest.raises(AgentError) as caught:
-        check(monkeypatch, script)
+        check(monkeypatch, script, limit)
     return caught.value
 
 
@@ -92,3 +93,14 @@ def test_a_worker_that_cannot_be_started_is_an_error_and_no_bug(
     with pytest.raises(AgentError) as caught:
         asyncio.run(workers.check(Host(), Settings(), Request("libraries", NOW)))
     assert caught.value.kind is Kind.SPAWN and missing in caught.value.message
+
+
+def test_those_that_a_worker_made_are_killed_with_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Other readers of a scan: one may hang for ever, and holds what its worker held."""
+    made = f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    script = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {made!r}])"
+    assert problem(monkeypatch, script, limit=2).kind is Kind.TIMED_OUT
+    pid, end = (tmp_path / "pid").read_text(), time.monotonic() + 10
+    while Path(f"/proc/{pid}").exists() and Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z":
+        assert time.monotonic() < end
+        time.sleep(0.02)

@@ -31,7 +31,8 @@ class Search:
 
     pick: which ids of a process are worth a look. concerns: whether its names mean files of this host, where it
     goes by names. candidates: what one of the ids may be, by id and what is known of it. compared: content found
-    the same or not, by the mapped file and the path of the new one.
+    the same or not, by the mapped file and the path of the new one. alive: picked ids that turned out to have names
+    still, and are nobody's old files.
     """
 
     engine: Engine
@@ -41,6 +42,7 @@ class Search:
     concerns: Callable[[int], bool]
     candidates: Candidates
     compared: dict[tuple[FileId, str], bool] = field(default_factory=dict)
+    alive: set[tuple[int, int]] = field(default_factory=set)
 
 
 def search_retired(host: Host, retired: Sequence[Retired], snapshot: Snapshot, engine: Engine) -> Search:
@@ -85,9 +87,10 @@ def search_strangers(host: Host, snapshot: Snapshot, engine: Engine) -> Search:
         engine,
         devices,
         lost=frozenset(present - devices.keys()),
-        pick=lambda read: pick(read) - alive,
+        pick=pick,
         concerns=lambda pid: processes.shares_root(host, pid, witness),
         candidates=candidates,
+        alive=alive,
     )
 
 

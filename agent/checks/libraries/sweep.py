@@ -11,19 +11,19 @@ from dataclasses import dataclass, field
 
 from agent.checks.libraries.sighting import MOST_MAPPINGS, Search, find_sightings
 from agent.checks.progress import PROGRESS
-from agent.host import mappings, processes
+from agent.host import mappings, processes, readers
 from agent.host.mappings import Unseen, Why
 from agent.model.facts import Host, Mapped, Retired
 from agent.stale.judge import Verdict, judge
 
-USUAL_MAPPINGS = 4_000
+USUAL = 4_000
 PATIENCE = 15.0
 """Seconds for those that have more."""
 MOST_NAMED = 5
 
 WORDS = {
     Why.MANY: f"with more than {MOST_MAPPINGS} mappings",
-    Why.LATE: f"with more than {USUAL_MAPPINGS} mappings, for want of time",
+    Why.LATE: f"with more than {USUAL} mappings, for want of time",
     Why.FAILED: "that could not be read",
     Why.STUCK: "at which an earlier look got stuck",
     Why.CROWD: "beside several at which earlier looks got stuck",
@@ -53,9 +53,13 @@ def sweep_processes(
     beside = [pid for pid in pids if pid not in stuck and processes.read_crowd(host, pid) in crowds] if crowds else []
     done.unseen.update({why: some for why, some in ((Why.STUCK, stuck), (Why.CROWD, beside)) if some})
     skipped = {*stuck, *beside}
-    _go(host, search, installed, done, (pid for pid in pids if pid not in skipped), USUAL_MAPPINGS)
-    large = done.unseen.pop(Why.MANY, [])
-    _go(host, search, installed, done, _in_time(done, large), MOST_MAPPINGS)
+    rest = [pid for pid in pids if pid not in skipped]
+    _take(host, search, installed, done, readers.scan(host, rest, search.pick, search.engine, USUAL, PROGRESS.over))
+    large = PROGRESS.over(_in_time(done, sorted(done.unseen.pop(Why.MANY, []))))
+    _take(host, search, installed, done, mappings.scan(host, large, search.pick, search.engine, MOST_MAPPINGS))
+    done.verdicts.sort(key=lambda verdict: verdict.process.pid)
+    for missed in done.unseen.values():
+        missed.sort()
     return done
 
 
@@ -68,8 +72,10 @@ def _in_time(done: Sweep, pids: Iterable[int]) -> Iterator[int]:
             done.unseen.setdefault(Why.LATE, []).append(pid)
 
 
-def _go(host: Host, search: Search, installed: Mapping[str, str], done: Sweep, pids: Iterable[int], limit: int) -> None:
-    for found in mappings.scan(host, PROGRESS.over(pids), search.pick, search.engine, limit):
+def _take(
+    host: Host, search: Search, installed: Mapping[str, str], done: Sweep, seen: Iterable[Mapped | Unseen]
+) -> None:
+    for found in seen:
         missed = found if isinstance(found, Unseen) else _examine(host, search, installed, done, found)
         if missed and not processes.is_kernel_thread(host, missed.pid):
             done.unseen.setdefault(missed.why, []).append(missed.pid)
@@ -77,6 +83,8 @@ def _go(host: Host, search: Search, installed: Mapping[str, str], done: Sweep, p
 
 def _examine(host: Host, search: Search, installed: Mapping[str, str], done: Sweep, found: Mapped) -> Unseen | None:
     """Add the verdict on one process; what was read counts only if it was one process from first to last."""
+    if found.ids <= search.alive:
+        return None
     try:
         start = processes.read_start(host, found.pid)
         sightings = tuple(find_sightings(host, search, found.pid, found.ids))
