@@ -5,7 +5,9 @@ A full disk ends nothing: what is to be remembered is remembered in memory, and 
 
 import contextlib
 import os
+import shutil
 import sqlite3
+import tempfile
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from pathlib import Path
@@ -154,21 +156,35 @@ def _memory() -> sqlite3.Connection:
 
 
 def _copy(path: Path) -> sqlite3.Connection:
-    """Return what the file holds, in memory; nothing where there is none. Raises AgentError(UNREADABLE).
-
-    It takes no room on the disk: behind an exclusive lock SQLite keeps no index beside its log.
-    """
+    """Return what the file holds, in memory; nothing where there is none. Raises AgentError(UNREADABLE)."""
     memory = _memory()
     try:
         if path.exists():
-            with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as file:
-                file.execute("PRAGMA locking_mode=EXCLUSIVE")
-                file.execute("PRAGMA user_version").fetchone()
-                file.backup(memory)
+            try:
+                _read(path, memory)
+            except sqlite3.OperationalError:
+                _read_elsewhere(path, memory)
         _bring_up(memory)
-    except sqlite3.Error as problem:
+    except (sqlite3.Error, OSError) as problem:
         raise AgentError(Kind.UNREADABLE, f"{path}: {problem}", FULL) from problem
     return memory
+
+
+def _read(path: Path, memory: sqlite3.Connection) -> None:
+    """It takes no room on the disk: behind an exclusive lock SQLite keeps no index beside its log."""
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as file:
+        file.execute("PRAGMA locking_mode=EXCLUSIVE")
+        file.execute("PRAGMA user_version").fetchone()
+        file.backup(memory)
+
+
+def _read_elsewhere(path: Path, memory: sqlite3.Connection) -> None:
+    """A log of changes is not read where its file cannot be written, as on a disk that was made read-only."""
+    with tempfile.TemporaryDirectory() as directory:
+        for suffix in ("", "-wal"):
+            with contextlib.suppress(FileNotFoundError):
+                shutil.copyfile(f"{path}{suffix}", f"{directory}/{path.name}{suffix}")
+        _read(Path(directory, path.name), memory)
 
 
 def _words(path: Path, problem: Exception) -> str:

@@ -119,6 +119,11 @@ def test_a_full_disk_hides_nothing_and_has_nothing_restarted_until_there_is_room
     time.sleep(5)
     assert machine.unit("aftercare.service")["NRestarts"] == "1"
     assert not any(scenario.is_restarted(machine, before, unit) for unit in others)
+    machine.run(f"systemctl stop aftercare; mount -o remount,ro {STORE}; systemctl start aftercare")
+    machine.until(lambda: others <= set(machine.agentctl("status").findings), 30, "a start on a read-only disk")
+    assert "ead-only" in machine.agentctl("status").data["trouble"]
+    machine.run(f"systemctl stop aftercare; mount -o remount,rw {STORE}; systemctl start aftercare")
+    machine.until(lambda: others <= set(machine.agentctl("status").findings), 30, "a start on a full disk once more")
     machine.run(f"rm {STORE}/fill")
     machine.wait()
     scenario.assert_all_fresh(machine, before)
