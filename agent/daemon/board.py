@@ -66,7 +66,9 @@ class Board:
     def complain(self, problem: AgentError) -> None:
         """Show what went wrong, and tell it once."""
         if problem.message != self.view.trouble:
-            self._doors.tell("check-failed", error=problem.message, hint=problem.hint)
+            unwritten = self._store.unwritten
+            kind = "history-unwritten" if unwritten and unwritten.message == problem.message else "check-failed"
+            self._doors.tell(kind, error=problem.message, hint=problem.hint)
         self.show(trouble=problem.message)
 
     def hear(self, now: datetime) -> None:

@@ -100,6 +100,7 @@ MESSAGES = {
         "b7aff8fe236e414a8289660ed9d692c6", NOTICE, "wake-ups were lost ({reason}), so everything is looked at again"
     ),
     "history-recovered": Message("a67af32c09d64e7eb2e7f564782c18a0", ERROR, "the history was begun anew: {error}"),
+    "history-unwritten": Message("94fdfccedce54ab9890ace7b493ff898", ERROR, "{error}"),
     "unpublished": Message(
         "91391a6359d04a09b7fcfc2b2544aac3", WARNING, "the state could not be written for others to read: {error}"
     ),
