@@ -3,11 +3,11 @@
 Made once with mmdebstrap and kept beside the other roots; the host's own packages are never touched.
 """
 
-import hashlib
-import shutil
+from functools import partial
 from pathlib import Path
 
 from tests.e2e import host, roots
+from tests.e2e.kept import kept
 from tests.e2e.nspawn import inside
 
 PEERS = ("needrestart", "debian-goodies", "lsof")
@@ -18,21 +18,11 @@ def tree(base: roots.Base) -> Path:
     """Return the root file system, making it (about a minute, needs the network) where it is not kept yet."""
     packages = [*roots.SERVER, *roots.DEPENDENCIES, *roots.ONLY[base.suite], *PEERS]
     recipe = " ".join([base.mirror.parent.name, *packages])
-    name = f"bench-{base.suite}"
-    home = host.cache() / f"{name}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
-    with host.locked(host.cache() / f"{name}.lock"):
-        if not home.exists():
-            _make(base, packages, host.cache() / f"{name}-making", home)
-        roots.keep(home)
-        roots.remove_unused(name)
-    return home / "root"
+    return kept(f"bench-{base.suite}", recipe, partial(_make, base, packages)) / "root"
 
 
-def _make(base: roots.Base, packages: list[str], making: Path, home: Path) -> None:
+def _make(base: roots.Base, packages: list[str], home: Path) -> None:
     host.progress(f"{base.suite}: making a root with {', '.join(PEERS)} (once; kept in {host.cache()})")
-    shutil.rmtree(making, ignore_errors=True)
-    making.mkdir()
-    roots.bootstrap(base.suite, making / "root", packages)
+    roots.bootstrap(base.suite, home / "root", packages)
     script = roots.FURNISH.replace("SUITE", base.suite)
-    inside(making / "root", script, f"--bind-ro={base.mirror}:/mirror")
-    making.rename(home)
+    inside(home / "root", script, f"--bind-ro={base.mirror}:/mirror")

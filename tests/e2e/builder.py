@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.e2e import host, roots
+from tests.e2e.kept import kept
 from tests.e2e.nspawn import inside
 
 TREE = Path(__file__).resolve().parents[2]
@@ -20,8 +21,8 @@ KEPT = 4
 
 BUILD = """
 set -eu
-cp -a /source /work
-cd /work
+cp -a /source /build
+cd /build
 export DEB_BUILD_OPTIONS=nocheck DEB_BUILD_PROFILES=nocheck HOME=/root
 dpkg-buildpackage --no-sign --build=binary
 mv /*.deb /built/
@@ -78,17 +79,12 @@ def _build(suite: str, home: Path) -> None:
 def _root(suite: str) -> Path:
     """Return a root with the build dependencies of debian/control, made where it is not kept yet."""
     packages = ["build-essential", *_build_dependencies()]
-    key = hashlib.sha256(" ".join(packages).encode()).hexdigest()[:12]
-    home = roots.cache() / f"build-{suite}-{key}"
-    if not home.is_dir():
+
+    def make(home: Path) -> None:
         roots.progress(f"{suite}: making a root to build in (once)")
-        making = roots.cache() / f"build-{suite}-making"
-        shutil.rmtree(making, ignore_errors=True)
-        roots.bootstrap(suite, making, packages)
-        making.rename(home)
-    roots.keep(home)
-    roots.remove_unused(f"build-{suite}")
-    return home
+        roots.bootstrap(suite, home, packages)
+
+    return kept(f"build-{suite}", " ".join(packages), make)
 
 
 def _build_dependencies() -> list[str]:

@@ -90,7 +90,7 @@ def installed(base: roots.Base, package: Path) -> Iterator[Path]:
 def machine(request: pytest.FixtureRequest, base: roots.Base, installed: Path) -> Iterator[Machine]:
     """A freshly booted machine with aftercare installed and idle; its quiet period is short, to save time."""
     with Machine(base, installed) as machine:
-        _remember(request, machine)
+        remember(request, machine)
         machine.wait()
         yield machine
 
@@ -107,7 +107,7 @@ def stock(machine: Machine) -> Machine:
 def bare(request: pytest.FixtureRequest, base: roots.Base) -> Iterator[Machine]:
     """A freshly booted machine without aftercare."""
     with Machine(base) as machine:
-        _remember(request, machine)
+        remember(request, machine)
         yield machine
 
 
@@ -118,7 +118,8 @@ def bare_with_deb(bare: Machine, package: Path) -> Machine:
     return bare
 
 
-def _remember(request: pytest.FixtureRequest, machine: Machine) -> None:
+def remember(request: pytest.FixtureRequest, machine: Machine) -> None:
+    """Have the machine shown where its test fails."""
     request.node.stash.setdefault(REPORTED, []).append(machine)
 
 

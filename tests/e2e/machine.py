@@ -30,6 +30,7 @@ from typing import Any
 from tests.e2e.booted import Booted, Done
 from tests.e2e.session import Session
 
+AGENT = Path(__file__).parents[2] / "agent"
 UNIT_STARTED = "39f53479d3a045ac8e11786248231fbf"
 """The MESSAGE_ID of systemd's "Started …"."""
 JOURNAL_STARTED = "f77379a8490b408bbe5f6940505a777b"
@@ -90,6 +91,11 @@ class Machine(Booted):
         self.path(inside).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, self.path(inside))
         shutil.copymode(source, self.path(inside))
+
+    def copy_agent(self) -> None:
+        """Copy the product's code of this tree to /opt/tree, where it is not installed."""
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(AGENT, self.path("/opt/tree/agent"), ignore=ignore)
 
     def write(self, inside: str, text: str, mode: int = 0o644) -> None:
         """Write a file on any of the machine's file systems, owned by root."""

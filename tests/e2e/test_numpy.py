@@ -16,7 +16,7 @@ import pytest
 
 from tests.e2e import numpy_root
 from tests.e2e.booted import Done
-from tests.e2e.conftest import REPORTED
+from tests.e2e.conftest import remember
 from tests.e2e.machine import Machine
 from tests.integration import mkl_files
 from tests.integration.mkl_stage import HEAD, LAYERS, REAL, shared, stub
@@ -35,7 +35,7 @@ OLD = f"/opt/intel/oneapi/mkl/{numpy_root.OLD}/lib"
 def machine(request: pytest.FixtureRequest, package: Path) -> Iterator[Machine]:
     """A Debian 12 with its own numpy and scipy, without MKL; aftercare is as installed."""
     with Machine(numpy_root.base()) as machine:
-        request.node.stash.setdefault(REPORTED, []).append(machine)
+        remember(request, machine)
         machine.install(package)
         machine.wait()
         yield machine

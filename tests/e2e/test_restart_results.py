@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import time
 from collections.abc import Sequence
@@ -11,7 +10,6 @@ from typing import Any
 
 from tests.e2e.machine import Machine
 
-TREE = Path(__file__).parents[2]
 RESTARTER = ("python3", "-I", "/opt/restarter.py", "/opt/tree", "/root/state")
 FLAG = "/run/rc-flag"
 LIVES = (0.25, 0.35, 0.45, 0.55, 0.7, 0.9, 1.2, 1.6, 2.4)
@@ -68,8 +66,8 @@ exit 104
 
 def furnish(machine: Machine, units: dict[str, str]) -> None:
     """Make and start the units, and bring the product's code into the machine."""
-    shutil.copytree(TREE / "agent", machine.path("/opt/tree/agent"), ignore=shutil.ignore_patterns("__pycache__"))
-    machine.copy_in(TREE / "tests/e2e/restarter.py", "/opt/restarter.py")
+    machine.copy_agent()
+    machine.copy_in(Path(__file__).with_name("restarter.py"), "/opt/restarter.py")
     for name, text in units.items():
         machine.write(f"/etc/systemd/system/{name}", text)
     machine.run(["systemctl", "daemon-reload"])

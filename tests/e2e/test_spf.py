@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.e2e import spf_root
-from tests.e2e.conftest import REPORTED
+from tests.e2e.conftest import remember
 from tests.e2e.machine import Answer, Machine
 
 SERVER = r"""
@@ -83,7 +83,7 @@ def disk(suite: str, package: Path) -> Iterator[Path]:
 def machine(request: pytest.FixtureRequest, suite: str, disk: Path) -> Iterator[Machine]:
     """A freshly booted copy of it."""
     with Machine(spf_root.base(suite), disk) as machine:
-        request.node.stash.setdefault(REPORTED, []).append(machine)
+        remember(request, machine)
         machine.wait()
         yield machine
 

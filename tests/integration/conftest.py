@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from agent.host import mappings
+from agent.host.mappings import Engine
 from tests.integration.herd import LIBRARY, OLD, Root
 
 
@@ -24,6 +26,12 @@ def root(place: Path) -> Root:
     root = Root(place / "root")
     root.install("libdemo", "1.0", {LIBRARY: OLD})
     return root
+
+
+@pytest.fixture
+def on_engine(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Switches the choice of the engine off, for the kernel here has both."""
+    monkeypatch.setattr(mappings, "choose_engine", lambda host: engine)
 
 
 @pytest.hookimpl(tryfirst=True)

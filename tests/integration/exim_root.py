@@ -4,7 +4,6 @@ Each `MailHost` has the kept root file system below a layer of its own, and its 
 processes: no systemd, no DNS, no wire. What a test changes is gone with it. Never touches the host's own.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -16,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.e2e import host
-from tests.e2e.roots import bootstrap, cache, keep, progress, remove_unused
+from tests.e2e.kept import kept
+from tests.e2e.roots import bootstrap
 
 SUITE = "bookworm"
 PACKAGES = (
@@ -59,35 +59,41 @@ ENVIRONMENT = ("PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8", "PYTHONPA
 COMMAND = """
 import json, sys
 from argparse import Namespace
-from agent.cli.exim import exim
+from importlib import import_module
 from agent.model.errors import AgentError
+home, function, options = json.loads(sys.argv[1])
 try:
-    sys.exit(exim(Namespace(**json.loads(sys.argv[1]))))
+    sys.exit(getattr(import_module(f"agent.cli.{home}"), function)(Namespace(**options)))
 except AgentError as problem:
     print(f"agentctl: {problem.message}", problem.hint, sep="\\n", file=sys.stderr)
     sys.exit(problem.exit_status)
 """
-"""What `agentctl exim` does, with its one boundary."""
+"""What `agentctl` does with a command, with its one boundary."""
 
 
 def root() -> Path:
     """Return the kept root file system, made (a minute, needs the archives) where none is kept."""
     host.require()
-    text = " ".join([SUITE, *PACKAGES]).encode()
-    home = cache() / f"exim-{hashlib.sha256(text).hexdigest()[:12]}"
-    with host.locked(cache() / "exim.lock"):
-        if not (home / "made").exists():
-            making = cache() / "exim-making"
-            shutil.rmtree(making, ignore_errors=True)
-            making.mkdir(parents=True)
-            progress(f"{SUITE}: making a mail host with mmdebstrap (once; kept in {cache()})")
-            bootstrap(SUITE, making / "root", PACKAGES)
-            (making / "made").touch()
-            shutil.rmtree(home, ignore_errors=True)
-            making.rename(home)
-        keep(home)
-        remove_unused("exim")
-    return home / "root"
+    return kept("exim", " ".join([SUITE, *PACKAGES]), _make) / "root"
+
+
+def _make(home: Path) -> None:
+    host.progress(f"{SUITE}: making a mail host with mmdebstrap (once; kept in {host.cache()})")
+    bootstrap(SUITE, home / "root", PACKAGES)
+
+
+def chosen(kind: str, **choices: str) -> str:
+    """Return what Debian's update-exim4.conf.conf has once those were chosen, and the defaults for all else."""
+    text = CONFIGURATION.replace("configtype='local'", f"configtype='{kind}'")
+    for key, value in choices.items():
+        lines = [f"dc_{key}='{value}'" if line.startswith(f"dc_{key}=") else line for line in text.splitlines()]
+        text = "\n".join(lines) + "\n"
+    return text
+
+
+def exim_command(**options: Any) -> tuple[str, ...]:
+    """Return what runs `agentctl exim` on a host."""
+    return ("python3", "-B", "-c", COMMAND, json.dumps(["exim", "exim", options]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +107,6 @@ class Ended:
 
 class MailHost:
     """A host that has exim; `files` is its root directory, as seen from outside."""
-
-    command = COMMAND
 
     def __init__(self) -> None:
         self.place = Path(tempfile.mkdtemp(prefix="aftercare-exim-", dir="/var/tmp"))
@@ -157,16 +161,12 @@ class MailHost:
     def choose(self, kind: str = "local", mailname: str = "host1.example.org", **choices: str) -> None:
         """Write Debian's two files alone."""
         (self.files / "etc/mailname").write_text(f"{mailname}\n")
-        text = CONFIGURATION.replace("configtype='local'", f"configtype='{kind}'")
-        for key, value in choices.items():
-            lines = [f"dc_{key}='{value}'" if line.startswith(f"dc_{key}=") else line for line in text.splitlines()]
-            text = "\n".join(lines) + "\n"
-        (self.files / "etc/exim4/update-exim4.conf.conf").write_text(text)
+        (self.files / "etc/exim4/update-exim4.conf.conf").write_text(chosen(kind, **choices))
 
     def agentctl(self, nobody: bool = False, **options: Any) -> Ended:
         """Run `agentctl exim` on it."""
         given = {"json": False, "fix": None, "yes": False} | options
-        return self.run("python3", "-B", "-c", COMMAND, json.dumps(given), nobody=nobody)
+        return self.run(*exim_command(**given), nobody=nobody)
 
     def look(self, nobody: bool = False) -> dict[str, Any]:
         """Return what `agentctl exim --json` says."""

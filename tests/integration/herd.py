@@ -3,8 +3,8 @@
 import os
 import shutil
 import signal
+import stat
 import subprocess
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,11 +12,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from agent.checks.libraries import run
+from agent.host.mappings import QUERY, TEXT
 from agent.host.packages import read_index
 from agent.host.transactions import read_snapshot
 from agent.model.facts import Host, Indexed, Retired
 from agent.model.findings import CheckResult, Finding, Request, StaleUnit
+from tests.integration.waiting import until
 
 OLD, NEW, OTHER = (
     next(Path("/usr/lib").glob(f"*-linux-gnu*/{name}")) for name in ("libdl.so.2", "librt.so.1", "libutil.so.1")
@@ -28,6 +32,8 @@ WORKER = f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); from agent.check
 LIBRARY = "/usr/lib/x86_64-linux-gnu/libdemo.so.1"
 PROGRAM = "/usr/sbin/demod"
 NOBODY = 65534
+WITH_BOTH = pytest.mark.parametrize("engine", [QUERY, TEXT], ids=lambda engine: engine.name)
+"""The engines that read what a process maps."""
 
 HOLD = """
 import mmap, os, sys
@@ -45,10 +51,8 @@ sys.stdin.read()
 
 def until_state(pid: int, state: str) -> None:
     """Wait until the kernel gives a process that state: D (waits and cannot be interrupted), Z (its main thread ended)."""
-    end = time.monotonic() + 20
-    while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != state:
-        assert time.monotonic() < end, f"{pid} is never in the state {state}"
-        time.sleep(0.02)
+    line = Path(f"/proc/{pid}/stat")
+    until(lambda: line.read_text().rpartition(")")[2].split()[0] == state, f"{pid} in the state {state}")
 
 
 @dataclass
@@ -97,6 +101,12 @@ class Root:
             for item in before
             if item.id not in kept
         )
+
+    def upgrade(self, transaction: int = 1) -> tuple[Retired, ...]:
+        """Replace libdemo 1.0 by 1.1 and return what the store would know of it."""
+        before = self.index()
+        self.install("libdemo", "1.1", {LIBRARY: NEW})
+        return self.retire(before, transaction)
 
     def _write(self) -> None:
         database = self.at("/var/lib/dpkg")
@@ -156,8 +166,17 @@ def started(argv: Sequence[str]) -> Iterator[int]:
         process.wait()
 
 
-IN_A_NAMESPACE_OF_HIS_OWN = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "unshare", "-Urm")
+UNPRIVILEGED = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
+IN_A_NAMESPACE_OF_HIS_OWN = (*UNPRIVILEGED, "unshare", "-Urm")
 """An unprivileged user who makes himself root of a user namespace, and a mount namespace in it."""
+
+
+def fuse_device(place: Path) -> Path:
+    """Make a door to FUSE that every user may open; that of the host need not be there."""
+    device = place / "fuse"
+    os.mknod(device, stat.S_IFCHR, os.makedev(10, 229))
+    device.chmod(0o666)
+    return device
 
 
 def evidence(finding: Finding) -> StaleUnit:

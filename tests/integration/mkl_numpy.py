@@ -5,13 +5,13 @@ two builds only the linking differs, so all take little longer than one. Nothing
 """
 
 import functools
-import hashlib
 import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from tests.e2e import host, roots
+from tests.e2e.kept import kept
 from tests.e2e.nspawn import inside
 from tests.integration.mkl_files import DEBIAN, SUFFIX, fetch, openmp, release, unpack
 
@@ -42,7 +42,7 @@ OPENMP_OF = """
 Name: openmp
 Description: Intel's OpenMP runtime
 Version: 2024.2.1
-Libs: /work/mkl/VERSION/lib/libiomp5.so
+Libs: /numpy/mkl/VERSION/lib/libiomp5.so
 """
 STAND_IN = f"""
 import pathlib
@@ -55,28 +55,28 @@ def prepare_metadata_for_build_wheel(directory, config_settings=None):
 """Stands for numpy's backend while pip fetches the source: that would build all of numpy to tell its name."""
 BUILD = r"""
 set -eu
-export HOME=/root PYTHONPATH=/work/wheels LDFLAGS='-Wl,-rpath,$ORIGIN/../../../lib'
+export HOME=/root PYTHONPATH=/numpy/wheels LDFLAGS='-Wl,-rpath,$ORIGIN/../../../lib'
 printf '#!/bin/sh\nexec python3 -m cython "$@"\n' >/usr/local/bin/cython
 chmod +x /usr/local/bin/cython
-cd /work
+cd /numpy
 tar --extract --file source/numpy-*.tar.gz --strip-components=1 --one-top-level=tree
 cd tree
 while read -r version linkage blas; do
-    mkdir /work/wheel
+    mkdir /numpy/wheel
     python3 -c '
 import mesonpy, sys
 plain = [f"-Ddisable-{name}=true" for name in ("optimization", "svml", "highway", "intel-sort")]
 setup = [f"-Dpkg_config_path={sys.argv[1]}", f"-Dblas={sys.argv[2]}", f"-Dlapack={sys.argv[2]}", "-Doptimization=1"]
-mesonpy.build_wheel("/work/wheel", {
-    "build-dir": "/work/build",
+mesonpy.build_wheel("/numpy/wheel", {
+    "build-dir": "/numpy/build",
     "setup-args": [*setup, "-Dallow-noblas=false", *plain],
     "compile-args": ["-j2"],
     "install-args": ["--tags=runtime,python-runtime"],
-})' "/work/mkl/$version/share/pkgconfig" "$blas" >/work/log 2>&1 || { tail -n 40 /work/log; exit 1; }
-    python3 -m zipfile --extract /work/wheel/*.whl "/work/built/$version-$linkage"
-    rm -r /work/wheel
-    python3 -m compileall -q --invalidation-mode unchecked-hash "/work/built/$version-$linkage"
-done </work/wanted
+})' "/numpy/mkl/$version/share/pkgconfig" "$blas" >/numpy/log 2>&1 || { tail -n 40 /numpy/log; exit 1; }
+    python3 -m zipfile --extract /numpy/wheel/*.whl "/numpy/built/$version-$linkage"
+    rm -r /numpy/wheel
+    python3 -m compileall -q --invalidation-mode unchecked-hash "/numpy/built/$version-$linkage"
+done </numpy/wanted
 """
 """numpy's own loops for newer processors are left out: they take most of the time, and call no MKL."""
 
@@ -91,7 +91,7 @@ def builds() -> Iterator[tuple[str, str]]:
 
 def numpy(version: str, linkage: str) -> Path:
     """Return a directory with the package numpy, bound to that MKL; in its RUNPATH `$ORIGIN/../../../lib` is first."""
-    return _home() / f"{version}-{linkage}"
+    return _home() / "built" / f"{version}-{linkage}"
 
 
 @functools.cache
@@ -101,24 +101,14 @@ def _home() -> Path:
     if suite is None:
         raise host.Missing(f"numpy is not built for Python {sys.version_info[0]}.{sys.version_info[1]}")
     recipe = repr((suite, TOOLS, SOURCE, WHEELS, DEVEL, RELEASES, BLAS, OPENMP_OF, BUILD))
-    home = host.cache() / f"mkl-numpy-{suite}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
-    with host.locked(host.cache() / f"mkl-numpy-{suite}.lock"):
-        if not home.exists():
-            making = host.cache() / f"mkl-numpy-{suite}-making"
-            shutil.rmtree(making, ignore_errors=True)
-            making.mkdir(parents=True)
-            _make(suite, making)
-            (making / "built").rename(home)
-            shutil.rmtree(making)
-        roots.keep(home)
-        roots.remove_unused(f"mkl-numpy-{suite}")
-    return home
+    return kept(f"mkl-numpy-{suite}", recipe, functools.partial(_make, suite))
 
 
-def _make(suite: str, making: Path) -> None:
-    """Leave the builds in `making`/built."""
-    (making / "built").mkdir()
-    (making / "stand-in").mkdir()
+def _make(suite: str, home: Path) -> None:
+    """Leave the builds in `home`/built, and nothing else."""
+    making = home / "making"
+    for name in ("built", "stand-in"):
+        (making / name).mkdir(parents=True)
     (making / "stand-in/mesonpy.py").write_text(STAND_IN)
     fetch(making / "source", "--no-binary", SOURCE, path=str(making / "stand-in"))
     for wheel in fetch(making / "fetched", "--only-binary", *WHEELS).glob("*.whl"):
@@ -130,7 +120,9 @@ def _make(suite: str, making: Path) -> None:
     (making / "wanted").write_text("".join(rows))
     host.progress(f"{suite}: building numpy against MKL in {len(rows)} ways (once; kept in {host.cache()})")
     roots.bootstrap(suite, making / "root", TOOLS)
-    inside(making / "root", BUILD, f"--bind={making}:/work", f"--bind-ro={host.cache() / 'mkl'}")
+    inside(making / "root", BUILD, f"--bind={making}:/numpy", f"--bind-ro={host.cache() / 'mkl'}")
+    (making / "built").rename(home / "built")
+    shutil.rmtree(making)
 
 
 def _lay(making: Path, version: str) -> None:

@@ -6,7 +6,6 @@ process is killed nothing of it is left.
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import queue
@@ -15,7 +14,6 @@ import signal
 import subprocess
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,9 @@ from typing import Any
 import pytest
 
 from tests.e2e import host, roots
+from tests.e2e.kept import kept
+from tests.integration.exim_root import chosen
+from tests.integration.waiting import until
 
 TREE = Path(__file__).parents[2]
 SUITE = "bookworm"
@@ -51,21 +52,7 @@ SENDER = {
     "/etc/resolv.conf": "nameserver 127.0.0.1\n",
     "/etc/mailname": "example.org\n",
     "/etc/exim4/hubbed_hosts": "v4.example: 198.51.100.25\nv6.example: 2001::0db8::2::::25\n",
-    "/etc/exim4/update-exim4.conf.conf": """\
-dc_eximconfig_configtype='internet'
-dc_other_hostnames='example.org'
-dc_local_interfaces='127.0.0.1 ; ::1'
-dc_readhost=''
-dc_relay_domains=''
-dc_minimaldns='false'
-dc_relay_nets=''
-dc_smarthost=''
-CFILEMODE='644'
-dc_use_split_config='false'
-dc_hide_mailname=''
-dc_mailname_in_oh='true'
-dc_localdelivery='mail_spool'
-""",
+    "/etc/exim4/update-exim4.conf.conf": chosen("internet", other_hostnames="example.org"),
 }
 """The files of a host that sends mail itself, as example.org, and to v4.example and v6.example without asking a DNS."""
 
@@ -113,19 +100,15 @@ def root() -> Path:
     for tool, package in TOOLS.items():
         if not shutil.which(tool):
             raise host.Missing(f"{tool} is missing: apt-get install {package}")
-    recipe = " ".join([SUITE, *PACKAGES])
-    home = host.cache() / f"network-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
-    with host.locked(host.cache() / "network.lock"):
-        if not home.exists():
-            making = host.cache() / "network-making"
-            shutil.rmtree(making, ignore_errors=True)
-            making.mkdir(parents=True)
-            host.progress(f"{SUITE}: making a root with exim4 and name servers (once; kept in {host.cache()})")
-            roots.bootstrap(SUITE, making / "root", PACKAGES)
-            making.rename(home)
-        roots.keep(home)
-        roots.remove_unused("network")
-    return home / "root"
+    return kept("network", " ".join([SUITE, *PACKAGES]), _make) / "root"
+
+
+def _make(home: Path) -> None:
+    host.progress(f"{SUITE}: making a root with exim4 and name servers (once; kept in {host.cache()})")
+    roots.bootstrap(SUITE, home / "root", PACKAGES)
+
+
+ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "PYTHONPATH": "/aftercare"}
 
 
 class Machine:
@@ -194,7 +177,7 @@ class Machine:
             capture_output=True,
             text=True,
             timeout=60,
-            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "PYTHONPATH": "/aftercare"},
+            env=ENVIRONMENT,
             check=False,
         )
         assert done.returncode == status, f"{argv} ended with {done.returncode}: {done.stdout}{done.stderr}"
@@ -211,9 +194,8 @@ class Machine:
     @contextlib.contextmanager
     def reading(self, *argv: str, user: str = "root") -> Iterator["Lines"]:
         """Run a program that prints JSON lines, for as long as the context lasts."""
-        environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "PYTHONPATH": "/aftercare"}
         full = self.argv(*argv, user=user)
-        with subprocess.Popen(full, stdout=subprocess.PIPE, env=environment) as process:
+        with subprocess.Popen(full, stdout=subprocess.PIPE, env=ENVIRONMENT) as process:
             lines = Lines(process)
             try:
                 yield lines
@@ -329,7 +311,4 @@ def wire(sender: Machine, world: Machine) -> None:
         "ip addr add 203.0.113.10/24 dev m0; ip addr add 2001:db8:1::10/64 dev m0 nodad;"
         "ip route add default via 203.0.113.1; ip route add default via 2001:db8:1::1"
     )
-    deadline = time.monotonic() + 10
-    while "tentative" in sender.sh("ip -6 addr show dev m0"):
-        assert time.monotonic() < deadline, "the addresses stay tentative"
-        time.sleep(0.05)
+    until(lambda: "tentative" not in sender.sh("ip -6 addr show dev m0"), "addresses that are not tentative", 10)

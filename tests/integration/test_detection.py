@@ -23,6 +23,7 @@ from tests.integration.herd import (
     OLD,
     OTHER,
     PROGRAM,
+    WITH_BOTH,
     Root,
     evidence,
     files,
@@ -31,13 +32,6 @@ from tests.integration.herd import (
 )
 
 HERE = Host()
-WITH_BOTH = pytest.mark.parametrize("engine", [QUERY, TEXT], ids=lambda engine: engine.name)
-
-
-@pytest.fixture
-def on_engine(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Switches the choice of the engine off, for the kernel here has both."""
-    monkeypatch.setattr(mappings, "choose_engine", lambda host: engine)
 
 
 # Both engines
@@ -133,10 +127,8 @@ def test_the_device_in_maps_is_learnt_for_each_file_system(place: Path) -> None:
 
 @WITH_BOTH
 def test_with_history_a_replaced_library_is_certainly_stale(root: Root, on_engine: None, engine: Engine) -> None:
-    before = root.index()
     with holding(root.at(LIBRARY)) as pid, holding(OTHER) as bystander:
-        root.install("libdemo", "1.1", {LIBRARY: NEW})
-        retired = root.retire(before)
+        retired = root.upgrade()
         result = root.check(retired)
         finding = stale_pids(result)[pid]
         assert bystander not in stale_pids(result)
@@ -152,7 +144,7 @@ def test_with_history_a_replaced_library_is_certainly_stale(root: Root, on_engin
 @WITH_BOTH
 def test_without_history_it_is_likely_and_what_runs_is_unknown(root: Root, on_engine: None, engine: Engine) -> None:
     with holding(root.at(LIBRARY), OTHER) as pid:
-        root.install("libdemo", "1.1", {LIBRARY: NEW})
+        root.upgrade()
         result = root.check(None)
         assert files(result, pid) == [(LIBRARY, "libdemo", None, "1.1")]
         assert evidence(stale_pids(result)[pid]).confidence is Confidence.LIKELY
@@ -169,7 +161,7 @@ def test_every_replaced_file_is_listed_the_program_itself_too(root: Root) -> Non
     root.install("demo", "2-1", {PROGRAM: Path("/usr/bin/python3").resolve(), second: OTHER})
     before = root.index()
     with holding(root.at(LIBRARY), root.at(second), executable=str(root.at(PROGRAM))) as pid:
-        root.install("libdemo", "1.1", {LIBRARY: NEW})
+        root.upgrade()
         root.install("demo", "2-2", {PROGRAM: Path("/bin/sh").resolve(), second: OLD})
         result = root.check(root.retire(before))
         assert [path for path, *_ in files(result, pid)] == [second, LIBRARY, PROGRAM]
@@ -189,7 +181,7 @@ def test_a_file_replaced_by_the_same_bytes_is_identical_and_not_stale(root: Root
         assert stale_pids(result) == {}
         assert result.detail["identical"] == {os.readlink(f"/proc/{pid}/exe"): [LIBRARY]}
         assert [item.id for item in (result.mapped if known else result.learnt)] == [item.id for item in retired]
-        root.install("libdemo", "1.1", {LIBRARY: NEW})
+        root.upgrade()
         assert files(root.check(retired), pid) == [(LIBRARY, "libdemo", "1.0", "1.1")]
 
 
@@ -223,12 +215,11 @@ def test_fresh_processes_and_files_of_nobody_are_never_stale(root: Root, place: 
     own.write_bytes(OLD.read_bytes())
     gone = place / "gone.so"
     gone.write_bytes(OLD.read_bytes())
-    before = root.index()
-    root.install("libdemo", "1.1", {LIBRARY: NEW})
+    replaced = root.upgrade()
     memory = "fd = os.memfd_create('libdemo.so.1'); os.truncate(fd, 4096); held.append(mmap.mmap(fd, 4096, 1, 7))"
     with holding(root.at(LIBRARY), own, gone, code=memory):
         gone.unlink()
-        for retired in (root.retire(before), None):
+        for retired in (replaced, None):
             result = root.check(retired)
             assert stale_pids(result) == {} and result.detail["identical"] == {}
             assert result.mapped == result.learnt == ()
@@ -265,7 +256,7 @@ def test_a_sandboxed_service_and_a_chroot_are_seen_without_history(root: Root) -
         holding(root.at(LIBRARY), argv=["unshare", "-m"]) as sandboxed,
         holding(root.at(LIBRARY), code=chroot) as jailed,
     ):
-        root.install("libdemo", "1.1", {LIBRARY: NEW})
+        root.upgrade()
         assert stale_pids(root.check(None)).keys() == {sandboxed, jailed}
 
 

@@ -21,6 +21,7 @@ from agent.model.events import Due, Touched
 from agent.model.facts import Change, Host, Snapshot
 from agent.settle import Settling, step
 from agent.sources.files import WATCHES, FileWatch
+from tests.integration.waiting import until
 
 ARCH = subprocess.check_output(["dpkg", "--print-architecture"], text=True).strip()
 FOREIGN = "i386" if ARCH != "i386" else "amd64"
@@ -83,18 +84,11 @@ class Root:
         """A dpkg that waits in a maintainer script until the file `go` is there; it ends with the block."""
         process = subprocess.Popen(self.command(*arguments), stdout=-3, stderr=-3, start_new_session=True)
         try:
-            wait_for(lambda: (self.path / "waiting").exists())
+            until((self.path / "waiting").exists, "a maintainer script")
             yield process
         finally:
             (self.path / "go").touch()
             process.wait(20)
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 @pytest.fixture

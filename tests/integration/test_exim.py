@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.host import Missing, require
-from tests.integration.exim_root import MailHost
+from tests.integration.exim_root import MailHost, exim_command
 
 BARE = "127.0.0.1 localhost\n"
 FULL = "127.0.0.1 localhost\n127.0.1.1 host1.example.org host1\n"
@@ -394,8 +394,7 @@ def test_what_has_no_automatic_repair_says_what_to_do_by_hand(exim: MailHost) ->
 def answer(exim: MailHost, word: str, meanwhile: str = "") -> tuple[int, str]:
     """Run the repair on a terminal of its own, and return its status and all that it showed."""
     controller, terminal = pty.openpty()
-    options = '{"json": false, "fix": "own-name", "yes": false}'
-    argv = exim.argv("python3", "-B", "-c", exim.command, options)
+    argv = exim.argv(*exim_command(json=False, fix="own-name", yes=False))
     process = subprocess.Popen(argv, stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True)
     os.close(terminal)
     shown = b""

@@ -15,19 +15,7 @@ from agent.model.facts import Host, Unit
 from agent.model.findings import CheckResult, Confidence, Finding, Request, Severity
 from agent.model.restarts import Disposition, Rule
 from agent.restart.plan import make_plan
-from tests.integration.herd import (
-    LIBRARY,
-    NEW,
-    OTHER,
-    PROGRAM,
-    WAIT,
-    Root,
-    evidence,
-    files,
-    holding,
-    stale_pids,
-    started,
-)
+from tests.integration.herd import LIBRARY, OTHER, PROGRAM, WAIT, Root, evidence, files, holding, stale_pids, started
 
 UNIT = "demo.service"
 SECOND = "/usr/lib/x86_64-linux-gnu/libsecond.so.1"
@@ -80,7 +68,7 @@ def test_policy_and_nature_have_their_say(root: Root, monkeypatch: pytest.Monkey
 
 def test_who_runs_an_older_file_already_is_not_part_of_it(root: Root) -> None:
     with holding(root.at(LIBRARY)):
-        root.install("libdemo", "1.1", {LIBRARY: NEW})
+        root.upgrade()
         assert foresee(root, "libdemo").findings == ()
 
 

@@ -6,7 +6,6 @@ maps. Beside them an honest process maps what dpkg really replaced, and it alone
 
 import os
 import shutil
-import stat
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -21,12 +20,13 @@ from tests.integration import liar
 from tests.integration.herd import (
     IN_A_NAMESPACE_OF_HIS_OWN,
     LIBRARY,
-    NEW,
     NOBODY,
     OLD,
     OTHER,
+    UNPRIVILEGED,
     Root,
     evidence,
+    fuse_device,
     holding,
     stale_pids,
     started,
@@ -96,7 +96,6 @@ class Scene:
 
 @pytest.fixture
 def scene(root: Root, place: Path) -> Iterator[Scene]:
-    before = root.index()
     own = place / "nobodys"
     own.mkdir()
     (own / "work").mkdir()
@@ -104,8 +103,7 @@ def scene(root: Root, place: Path) -> Iterator[Scene]:
     for path in (own, *own.iterdir()):
         os.chown(path, NOBODY, NOBODY)
     with holding(root.at(LIBRARY)) as honest:
-        root.install("libdemo", "1.1", {LIBRARY: NEW})
-        yield Scene(root, root.retire(before), honest, own)
+        yield Scene(root, root.upgrade(), honest, own)
 
 
 @contextmanager
@@ -155,7 +153,7 @@ def test_what_was_learnt_of_a_forgery_stays_likely_for_ever(scene: Scene) -> Non
 def test_sec_11_a_file_that_is_called_deleted_is_nobodys(scene: Scene) -> None:
     own = scene.own / f"{Path(LIBRARY).name} (deleted)"
     shutil.copy(OLD, own)
-    with holding(own, argv=IN_A_NAMESPACE_OF_HIS_OWN[:4]) as forger:
+    with holding(own, argv=UNPRIVILEGED) as forger:
         assert f"{own}\n" in shown(forger)
         for retired in (scene.retired, None):
             assert stale_pids(scene.root.check(retired)).keys() == {scene.honest}
@@ -164,9 +162,7 @@ def test_sec_11_a_file_that_is_called_deleted_is_nobodys(scene: Scene) -> None:
 @pytest.mark.skipif("\tfuse\n" not in Path("/proc/filesystems").read_text(), reason="this kernel has no FUSE")
 def test_sec_22_a_fuse_file_system_that_claims_the_old_inode_and_then_hangs_is_never_asked(scene: Scene) -> None:
     """It owns the name, the inode number and uid 0, and blocks whoever asks it for anything."""
-    device = scene.own / "fuse"
-    os.mknod(device, stat.S_IFCHR, os.makedev(10, 229))
-    os.chmod(device, 0o666)
+    device = fuse_device(scene.own)
     script = scene.own / "liar.py"
     shutil.copy(liar.__file__, script)
     library = scene.root.at(LIBRARY)
@@ -191,9 +187,7 @@ def test_forgers_cannot_hide_an_honest_process_nor_move_what_is_said_of_it(scene
 
 def test_sec_12_a_name_with_parentheses_and_a_newline_does_not_move_the_start_time(root: Root) -> None:
     rename = "import ctypes; ctypes.CDLL(None).prctl(15, b'a) R 1 (b\\nx 1 2 3', 0, 0, 0)"
-    before = root.index()
     with holding(root.at(LIBRARY)) as plain, holding(root.at(LIBRARY), code=rename) as odd:
-        root.install("libdemo", "1.1", {LIBRARY: NEW})
-        found = {item.pid: item for item in evidence(stale_pids(root.check(root.retire(before)))[odd]).processes}
+        found = {item.pid: item for item in evidence(stale_pids(root.check(root.upgrade()))[odd]).processes}
         assert found[odd].comm == "a) R 1 (b\nx 1 2"
         assert abs((found[odd].start - found[plain].start).total_seconds()) < 5

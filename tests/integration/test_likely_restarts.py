@@ -1,9 +1,7 @@
 """From a likelihood to what is done about it: only what systemd itself was told to start is restarted on one."""
 
 import asyncio
-import os
 import shutil
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,11 +22,11 @@ from tests.integration import stuck
 from tests.integration.herd import (
     IN_A_NAMESPACE_OF_HIS_OWN,
     LIBRARY,
-    NEW,
     WORKER,
     Root,
     evidence,
     files,
+    fuse_device,
     holding,
     stale_pids,
     started,
@@ -85,18 +83,17 @@ def test_the_word_of_a_process_restarts_nothing(daemon: Daemon, monkeypatch: pyt
 def test_a_nameless_file_without_history_restarts_nothing_either(daemon: Daemon) -> None:
     """Any user can forge one (SEC-10c), and bring it into a unit that runs what users ask for."""
     with holding(daemon.root.at(LIBRARY)) as forger:
-        daemon.root.install("libdemo", "1.1", {LIBRARY: NEW})
+        daemon.root.upgrade()
         unpack(daemon.root, "demo", -SOON * 1000)
         found = stale_pids(daemon.root.check(None, options=RESTART))[forger]
         assert evidence(found).disposition is Disposition.DEFER
 
 
 def test_code_that_is_stale_for_certain_is_told_alone(daemon: Daemon) -> None:
-    before = daemon.root.index()
     with holding(daemon.root.at(LIBRARY)) as pid:
-        daemon.root.install("libdemo", "1.1", {LIBRARY: NEW})
+        retired = daemon.root.upgrade()
         unpack(daemon.root, "demo", SOON)
-        result = daemon.root.check(daemon.root.retire(before))
+        result = daemon.root.check(retired)
         assert stale_pids(result).keys() == {pid}, "both are of one unit, which is restarted as it is"
         assert files(result, pid)[0][1] == "libdemo" and Path(f"/proc/{daemon.pid}").exists()
 
@@ -107,15 +104,13 @@ def test_who_hangs_whoever_reads_his_maps_hangs_nobody_who_reads_his_command_lin
     """Both wait for the same lock, and the second look knows it. Break: neither skip nor announce it among the suspects."""
     monkeypatch.setattr(workers, "command", lambda: ["/usr/bin/python3", "-B", "-c", WORKER])
     monkeypatch.setattr(workers, "MOST_BEATS", 2)
-    node, mountpoint = place / "fuse", place / "mount"
-    os.mknod(node, stat.S_IFCHR | 0o666, os.makedev(10, 229))
-    node.chmod(0o666)
+    mountpoint = place / "mount"
     mountpoint.mkdir()
     mountpoint.chmod(0o777)
     script = place / "stuck.py"
     shutil.copy(str(stuck.__file__), script)
     python = str(machine.at(PYTHON))
-    hanging = [*IN_A_NAMESPACE_OF_HIS_OWN, python, "-B", str(script), str(node), str(mountpoint)]
+    hanging = [*IN_A_NAMESPACE_OF_HIS_OWN, python, "-B", str(script), str(fuse_device(place)), str(mountpoint)]
     with started(hanging) as victim, started([python, "-I", str(machine.at(SCRIPT))]) as honest:
         unpack(machine, "demo", SOON)
         until_state(victim, "D")

@@ -13,9 +13,21 @@ from pathlib import Path
 import pytest
 
 from agent.host import mappings
-from agent.host.mappings import QUERY, TEXT, Engine, choose_engine
+from agent.host.mappings import QUERY, Engine, choose_engine
 from agent.model.facts import Host
-from tests.integration.herd import LIBRARY, NEW, NOBODY, OLD, OTHER, PROGRAM, Root, files, holding, stale_pids
+from tests.integration.herd import (
+    LIBRARY,
+    NEW,
+    NOBODY,
+    OLD,
+    OTHER,
+    PROGRAM,
+    WITH_BOTH,
+    Root,
+    files,
+    holding,
+    stale_pids,
+)
 
 PYTHON = Path("/usr/bin/python3").resolve()
 SECOND, PLUGIN = "/usr/lib/x86_64-linux-gnu/libsecond.so.2", "/usr/lib/demo/plugin"
@@ -75,7 +87,7 @@ def own_files(place: Path) -> Iterator[list[Path]]:
         yield found
 
 
-@pytest.mark.parametrize("engine", [QUERY, TEXT], ids=lambda engine: engine.name)
+@WITH_BOTH
 def test_of_all_that_looks_old_only_what_is_old_is_told_and_wholly(
     root: Root, place: Path, own_files: list[Path], engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,10 +1,8 @@
 """Probes of real servers: on loopback here, and in a booted Debian where they need systemd or other users' sockets."""
 
 import asyncio
-import shutil
 import socket
 from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -13,7 +11,6 @@ from agent.restart.probe import probe
 from tests.e2e import roots
 from tests.e2e.machine import Machine
 
-AGENT = Path(__file__).parents[2] / "agent"
 PROBE = """
 import asyncio, json, sys
 sys.path.insert(0, "/opt/tree")
@@ -80,13 +77,12 @@ def test_a_port_that_is_closed_is_told() -> None:
 
 def test_a_port_that_opens_in_time_is_well() -> None:
     async def late() -> str:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        asking = asyncio.create_task(probe(Probe(Way.TCP, "127.0.0.1", port), limit=5.0))
+        ours = socket.socket()
+        ours.bind(("127.0.0.1", 0))
+        asking = asyncio.create_task(probe(Probe(Way.TCP, *ours.getsockname()), limit=5.0))
         await asyncio.sleep(0.7)
-        server = await asyncio.start_server(silent, "127.0.0.1", port)
-        async with server:
+        assert not asking.done()
+        async with await asyncio.start_server(silent, sock=ours):
             return await asking
 
     assert asyncio.run(late()) == ""
@@ -133,7 +129,7 @@ def test_a_server_that_says_nothing_costs_a_second() -> None:
 def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
     """A booted Debian with the prober in it."""
     with Machine(roots.base(request.param)) as machine:
-        shutil.copytree(AGENT, machine.path("/opt/tree/agent"), ignore=shutil.ignore_patterns("__pycache__"))
+        machine.copy_agent()
         machine.write("/opt/probe.py", PROBE)
         yield machine
 

@@ -12,21 +12,21 @@ import pytest
 
 from agent.checks.libraries import sweep
 from agent.checks.libraries.sighting import search_retired
-from agent.host import mapped, mappings, processes
+from agent.host import mapped, processes
 from agent.host.inodes import Inode
 from agent.host.mapped import MappedFile
-from agent.host.mappings import QUERY, TEXT, Engine
+from agent.host.mappings import QUERY
 from agent.host.transactions import read_snapshot
 from agent.model import contract
 from agent.model.facts import Host, Retired
 from agent.model.findings import CheckResult, Confidence, StaleUnit
 from tests.integration.herd import (
     LIBRARY,
-    NEW,
-    NOBODY,
     OLD,
     OTHER,
     REPOSITORY,
+    UNPRIVILEGED,
+    WITH_BOTH,
     Root,
     evidence,
     holding,
@@ -46,7 +46,6 @@ known = None if retired is None else tuple(contract.decode(Retired, row) for row
 result = run(Host(root=root), Request("libraries", datetime.now(UTC), retired=known))
 print(json.dumps(contract.encode(result)))
 """
-UNPRIVILEGED = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
 WITHOUT_MAP_FILES = ("setpriv", "--inh-caps=-all", "--bounding-set=-sys_admin,-checkpoint_restore")
 
 
@@ -77,10 +76,8 @@ ctypes.CDLL(None).syscall(60, 0)
 
 
 def test_without_the_capability_for_map_files_everything_is_likely_at_most(root: Root) -> None:
-    before = root.index()
     with holding(root.at(LIBRARY)) as pid:
-        root.install("libdemo", "1.1", {LIBRARY: NEW})
-        retired = root.retire(before)
+        retired = root.upgrade()
         for known in (retired, None):
             result = look(root, known, WITHOUT_MAP_FILES)
             assert evidence(stale_pids(result)[pid]).confidence is Confidence.LIKELY
@@ -91,7 +88,7 @@ def test_without_the_capability_for_map_files_everything_is_likely_at_most(root:
 
 def test_without_root_ones_own_processes_are_listed_and_the_others_counted(root: Root) -> None:
     with holding(root.at(LIBRARY), argv=UNPRIVILEGED) as own, holding(root.at(LIBRARY)) as foreign:
-        root.install("libdemo", "1.1", {LIBRARY: NEW})
+        root.upgrade()
         threads = sum(processes.is_kernel_thread(Host(), pid) for pid in processes.read_pids(Host()))
         result = look(root, None, UNPRIVILEGED)
         assert stale_pids(result).keys() == {own} and own != foreign
@@ -100,20 +97,17 @@ def test_without_root_ones_own_processes_are_listed_and_the_others_counted(root:
         assert 1 <= int(count) <= result.detail["processes"] - threads
 
 
-@pytest.mark.parametrize("engine", [QUERY, TEXT], ids=lambda engine: engine.name)
+@WITH_BOTH
 def test_sixty_thousand_mappings_delay_nobody_and_hide_nothing(
-    root: Root, engine: Engine, monkeypatch: pytest.MonkeyPatch
+    root: Root, on_engine: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mappings, "choose_engine", lambda host: engine)
-    before = root.index()
     many = MAP_OFTEN.format(path=str(OTHER), count=60000)
     with (
         holding(code=many) as hostile,
         holding(root.at(LIBRARY), code=many) as large,
         holding(root.at(LIBRARY)) as usual,
     ):
-        root.install("libdemo", "1.1", {LIBRARY: NEW})
-        retired = root.retire(before)
+        retired = root.upgrade()
         monkeypatch.setattr(sweep, "PATIENCE", 300.0)
         assert stale_pids(root.check(retired)).keys() == {usual, large}
         monkeypatch.setattr(sweep, "PATIENCE", -1.0)
@@ -126,10 +120,8 @@ def test_sixty_thousand_mappings_delay_nobody_and_hide_nothing(
 
 
 def test_what_an_earlier_worker_got_stuck_at_is_skipped_and_told(root: Root) -> None:
-    before = root.index()
     with holding(root.at(LIBRARY)) as pid, holding(root.at(LIBRARY)) as other:
-        root.install("libdemo", "1.1", {LIBRARY: NEW})
-        result = root.check(root.retire(before), skip=(pid, 2**22 + 1))
+        result = root.check(root.upgrade(), skip=(pid, 2**22 + 1))
         assert stale_pids(result).keys() == {other}
         assert f"1 process at which an earlier look got stuck: {pid}" in result.unseen
         assert result.again_at, "whether it still hangs is looked at again"
@@ -142,13 +134,12 @@ def test_a_pid_that_is_another_process_by_the_end_is_not_blamed(root: Root, plac
     (proc / "self").symlink_to("/proc/self")
     (proc / "stat").symlink_to("/proc/stat")
     (proc / str(os.getpid())).symlink_to("/proc/self")
-    before = root.index()
     later = "import time; time.sleep(0.05)"
     with holding(root.at(LIBRARY), code=later) as stale, holding(OTHER) as fresh:
-        root.install("libdemo", "1.1", {LIBRARY: NEW})
+        retired = root.upgrade()
         (proc / "4711").symlink_to(f"/proc/{stale}")
         host = Host(str(root.path), str(proc))
-        search = search_retired(host, root.retire(before), read_snapshot(host), QUERY)
+        search = search_retired(host, retired, read_snapshot(host), QUERY)
         assert [verdict.process.pid for verdict in sweep.sweep_processes(host, search, {}, ()).verdicts] == [4711]
 
         def reuse(id: tuple[int, int], file: MappedFile, inode: Inode | None) -> Sequence[Retired]:
@@ -181,11 +172,10 @@ def test_nothing_that_is_found_is_opened_nor_executed_nor_asked_for_its_environm
     bait.write_bytes(Path("/usr/bin/python3").resolve().read_bytes())
     bait.chmod(0o755)
     (place / "own.so").write_bytes(OTHER.read_bytes())
-    before = root.index()
     with holding(root.at(LIBRARY), place / "own.so", executable=str(bait)) as pid:
-        root.install("libdemo", "1.1", {LIBRARY: NEW})
+        replaced = root.upgrade()
         bait.unlink()
-        for retired in (root.retire(before), None):
+        for retired in (replaced, None):
             armed[0] = True
             result = root.check(retired)
             armed[0] = False
@@ -200,15 +190,10 @@ def test_nothing_that_is_found_is_opened_nor_executed_nor_asked_for_its_environm
 WATCHED = {"open", "os.exec", "os.fork", "os.posix_spawn", "os.system", "subprocess.Popen", "import", "exec", "compile"}
 
 
-@pytest.mark.parametrize("engine", [QUERY, TEXT], ids=lambda engine: engine.name)
-def test_a_process_whose_main_thread_has_ended_is_seen(
-    root: Root, engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(mappings, "choose_engine", lambda host: engine)
-    before = root.index()
+@WITH_BOTH
+def test_a_process_whose_main_thread_has_ended_is_seen(root: Root, on_engine: None) -> None:
     with holding(root.at(LIBRARY), code=END_MAIN_THREAD) as pid:
-        root.install("libdemo", "1.1", {LIBRARY: NEW})
-        retired = root.retire(before)
+        retired = root.upgrade()
         until_state(pid, "Z")
         (found,) = stale_pids(root.check(retired)).values()
         (process,) = evidence(found).processes
@@ -217,10 +202,8 @@ def test_a_process_whose_main_thread_has_ended_is_seen(
 
 
 def test_a_thousand_processes_of_one_unit_are_counted_and_not_all_told(root: Root) -> None:
-    before = root.index()
     with holding(root.at(LIBRARY)), holding(root.at(LIBRARY)), holding(root.at(LIBRARY)):
-        root.install("libdemo", "1.1", {LIBRARY: NEW})
-        retired = root.retire(before)
+        retired = root.upgrade()
         result, whole = root.check(retired, options={"most_told": 2}), root.check(retired)
     (found,) = result.findings
     assert isinstance(found.evidence, StaleUnit)
@@ -232,10 +215,8 @@ def test_who_swaps_a_mapping_while_it_is_compared_hides_nobody_else(
     root: Root, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """He maps the new library at the very place where the old one was seen: the two compare as equal."""
-    before = root.index()
     with holding(root.at(LIBRARY)) as racing, holding(root.at(LIBRARY)) as honest:
-        root.install("libdemo", "1.1", {LIBRARY: NEW})
-        retired = root.retire(before)
+        retired = root.upgrade()
         opened = mapped.open_mapped
 
         def open_other(host: Host, file: MappedFile) -> int:

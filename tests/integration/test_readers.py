@@ -12,14 +12,13 @@ import pytest
 
 from agent.checks.progress import Progress
 from agent.host import mappings, readers
-from agent.host.mappings import QUERY, TEXT, Engine, Pick, Unseen, Why
+from agent.host.mappings import TEXT, Engine, Pick, Unseen, Why
 from agent.model.facts import Host, Mapped
-from tests.integration.herd import LIBRARY, Root, holding
+from tests.integration.herd import LIBRARY, WITH_BOTH, Root, holding
 
 HERE = Host()
 OURS = os.getpid()
 MANY = 10_000
-WITH_BOTH = pytest.mark.parametrize("engine", [QUERY, TEXT], ids=lambda engine: engine.name)
 
 
 def children() -> set[int]:

@@ -8,16 +8,17 @@ import shutil
 import smtplib
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.integration.exim_root import COMMAND
 from tests.integration.name_servers import ADDRESSES, Names
-from tests.integration.network import TREE, Lab, Machine, lab
-from tests.integration.test_spf_check import COMMAND, GOOD, V4, V6, command
+from tests.integration.network import ENVIRONMENT, TREE, Lab, Machine, lab
+from tests.integration.test_spf_check import GOOD, V4, V6, command
+from tests.integration.waiting import until
 
 PLACES = ("198.51.100.26", "2001:db8:2::26")
 ROUTES = "reflector.example: 198.51.100.26\nreflector6.example: 2001::0db8::2::::26\nnowhere.example: 198.51.100.27\n"
@@ -127,8 +128,7 @@ def test_what_the_other_server_refuses_or_puts_off_is_told_in_its_words(stage: t
 def failing(machine: Machine, home: str, function: str, user: str = "root", **options: Any) -> tuple[int, str]:
     """Run a command of agentctl that complains; return its status and its complaint."""
     argv = machine.argv("python3", "-c", COMMAND, json.dumps([home, function, options]), user=user)
-    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "PYTHONPATH": "/aftercare"}
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, env=environment, timeout=60)
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, env=ENVIRONMENT, timeout=60)
     return done.returncode, done.stderr
 
 
@@ -197,10 +197,9 @@ def test_only_so_many_are_let_in_and_those_that_leave_make_room(stage: tuple[Lab
             assert late.recv(100).startswith(b"421 ") and late.recv(100) == b""
         for one in crowd:
             one.close()
-        deadline = time.monotonic() + 10
-        while True:
-            with socket.create_connection((PLACES[0], 25), timeout=20) as again:
-                if again.recv(3) == b"220":
-                    return
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        until(lambda: greeting() == b"220", "room for another one", 10)
+
+
+def greeting() -> bytes:
+    with socket.create_connection((PLACES[0], 25), timeout=20) as client:
+        return client.recv(3)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.integration.exim_root import COMMAND
 from tests.integration.name_servers import ADDRESSES, Names
 from tests.integration.network import Lab, Machine, lab
 
@@ -27,20 +28,6 @@ print(json.dumps(contract.encode({"findings": told, "detail": result.detail, "un
     "again_at": result.again_at, "keep": result.keep})))
 """
 """The check with the memory that a worker has."""
-COMMAND = """
-import json, sys
-from argparse import Namespace
-from importlib import import_module
-from agent.model.errors import AgentError
-home, function, options = json.loads(sys.argv[1])
-try:
-    sys.exit(getattr(import_module(f"agent.cli.{home}"), function)(Namespace(**options)))
-except AgentError as problem:
-    print(f"agentctl: {problem.message}", problem.hint, sep="\\n", file=sys.stderr)
-    sys.exit(problem.exit_status)
-"""
-"""What `agentctl` does with a command, with its one boundary."""
-
 V4, V6 = "203.0.113.10", "2001:db8:1::10"
 TWIN = "2001:db8:1:0:5054:8dff:fe9b:358d"
 """The address that the kernel would make of the interface's MAC, as the blog's host had one."""

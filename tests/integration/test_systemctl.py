@@ -3,7 +3,6 @@
 What they say is held against what systemd says over D-Bus.
 """
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from agent.model.facts import Host
 from tests.e2e import roots
 from tests.e2e.machine import Machine
 
-AGENT = Path(__file__).parents[2] / "agent"
 READ = """
 import json, os, sys
 sys.path.insert(0, "/opt/tree")
@@ -58,7 +56,7 @@ ExecStart=/bin/sh -c 'printf "first\\nsecond \\\\033[31m\\n"; head -c 9000 /dev/
 def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
     """A booted Debian with the readers in it."""
     with Machine(roots.base(request.param)) as machine:
-        shutil.copytree(AGENT, machine.path("/opt/tree/agent"), ignore=shutil.ignore_patterns("__pycache__"))
+        machine.copy_agent()
         yield machine
 
 

@@ -224,11 +224,18 @@ async def _run(
                 await writer.drain()
         writer.close()
 
-    streams = await asyncio.start_server(stream, address, port)
-    number = streams.sockets[0].getsockname()[1]
+    while True:
+        streams = await asyncio.start_server(stream, address, port)
+        number = streams.sockets[0].getsockname()[1]
+        try:
+            transport, _ = await loop.create_datagram_endpoint(lambda: _Datagrams(desk), local_addr=(address, number))
+            break
+        except OSError:  # somebody has this number for UDP
+            streams.close()
+            if port:
+                raise
     if not desk.behaviour.tcp:
         streams.close()
-    transport, _ = await loop.create_datagram_endpoint(lambda: _Datagrams(desk), local_addr=(address, number))
     desk.running = Running(Server(address, number))
     box.append((desk.running, loop, stop))
     ready.set()

@@ -8,6 +8,11 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
+
+# An example may take long where others work on this machine too.
+settings.register_profile("unit", deadline=None)
+settings.load_profile("unit")
 
 FORBIDDEN = frozenset(
     {

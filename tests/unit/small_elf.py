@@ -1,7 +1,9 @@
 """Small ELF64 shared objects made in memory, with what a test wants in their dynamic section and symbols."""
 
+import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -95,17 +97,31 @@ def _segment(kind: int, start: int, size: int) -> bytes:
     return struct.pack("<IIQQQQQQ", kind, 4, start, BASE + start, BASE + start, size, size, 4)
 
 
-def put(host: Host, path: str, content: bytes) -> Path:
-    """Write a file below the root of `host`."""
-    place = Path(host.under(path))
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_bytes(content)
-    return place
-
-
 def link(host: Host, path: str, target: str) -> None:
     """Make a symlink below the root of `host`."""
     place = Path(host.under(path))
     place.parent.mkdir(parents=True, exist_ok=True)
     place.unlink(missing_ok=True)
     place.symlink_to(target)
+
+
+def cache(*entries: tuple[str, str], flags: int = 0x0303, special: int = 0, old: bytes = b"") -> bytes:
+    """Return an ld.so.cache; entries: (name, path)."""
+    start = 48 + 24 * len(entries)
+    texts, rows = bytearray(), b""
+    for name, path in entries:
+        at = [start + len(texts), start + len(texts) + len(name) + 1]
+        texts += f"{name}\0{path}\0".encode()
+        rows += struct.pack("<iIIIQ", flags, *at, 0, special)
+    return old + b"glibc-ld.so.cache1.1" + struct.pack("<II20x", len(entries), len(texts)) + rows + bytes(texts)
+
+
+@contextmanager
+def opened(content: bytes) -> Iterator[int]:
+    """Give a descriptor of a file in memory."""
+    fd = os.memfd_create("elf")
+    try:
+        os.write(fd, content)
+        yield fd
+    finally:
+        os.close(fd)

@@ -13,6 +13,8 @@ from agent.model.facts import Host
 
 SUFFIX = "cpython-311-x86_64-linux-gnu.so"
 CORE = f"numpy/_core/_multiarray_umath.{SUFFIX}"
+PLACE = "/opt/mkl/lib"
+"""Where MKL is, if it is anywhere."""
 MODULES = (
     CORE,
     f"numpy/linalg/_umath_linalg.{SUFFIX}",
@@ -89,6 +91,13 @@ def bind(place: Path, directory: str, *names: str, modules: Iterable[str] = MODU
     """Have numpy and scipy in a site directory need `names`, which they look for in `directory` first."""
     for module in modules:
         put_library(place, module, names, "", runpath=directory)
+
+
+def bound(root: Path, path: str, *names: str) -> Path:
+    """Make a virtual environment whose numpy and scipy need `names` of PLACE; by default a libmkl_rt."""
+    place = venv(root, path)
+    bind(place, PLACE, *(names or ("libmkl_rt.so.2",)))
+    return place
 
 
 def accounts(root: Path, **homes: str) -> None:

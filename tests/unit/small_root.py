@@ -32,11 +32,12 @@ def booted(directory: Path) -> Host:
     return Host(str(directory / "root"), str(directory / "proc"))
 
 
-def put(host: Host, path: str, data: bytes | str) -> None:
-    """Write a file below the root."""
+def put(host: Host, path: str, data: bytes | str) -> Path:
+    """Write a file below the root, and return where."""
     place = Path(host.under(path))
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_bytes(data if isinstance(data, bytes) else data.encode())
+    return place
 
 
 def proc(host: Host, path: str, text: str) -> None:

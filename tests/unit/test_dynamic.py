@@ -3,8 +3,6 @@
 import os
 import resource
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ from hypothesis import strategies as st
 from agent.host.loader import dynamic
 from agent.host.loader.dynamic import Dynamic, NotElf, OtherMachine, Symbols, read_dynamic, read_symbols
 from agent.model.errors import AgentError
-from tests.unit.small_elf import ARM64, NARROW, made
+from tests.unit.small_elf import ARM64, NARROW, made, opened
 
 WHOLE = made(
     needed=["liba.so.1", "libb.so"],
@@ -31,16 +29,6 @@ WHOLE = made(
     at_call=["called"],
     build_id=bytes(range(20)),
 )
-
-
-@contextmanager
-def opened(content: bytes) -> Iterator[int]:
-    fd = os.memfd_create("elf")
-    try:
-        os.write(fd, content)
-        yield fd
-    finally:
-        os.close(fd)
 
 
 def read(content: bytes) -> tuple[Dynamic, Symbols]:
@@ -176,7 +164,7 @@ def test_a_file_cut_off_anywhere_gives_a_sentence() -> None:
             read(WHOLE[:size])
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(st.lists(st.tuples(st.integers(0, len(WHOLE) - 1), st.binary(min_size=1, max_size=8)), min_size=1, max_size=4))
 def test_no_damage_makes_it_fail_otherwise(damages: list[tuple[int, bytes]]) -> None:
     content = bytearray(WHOLE)
@@ -190,7 +178,7 @@ def test_no_damage_makes_it_fail_otherwise(damages: list[tuple[int, bytes]]) -> 
         assert len(found.needed) <= dynamic.MOST_NEEDED and len(symbols.defined) < 100
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.integers(0, 20000), st.binary(min_size=1, max_size=16))
 def test_no_damage_to_a_real_library_makes_it_fail_otherwise(at: int, damage: bytes) -> None:
     content = bytearray(real_content())

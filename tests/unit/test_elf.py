@@ -2,8 +2,6 @@
 
 import os
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,18 +14,9 @@ from hypothesis import strategies as st
 from agent.host import elf
 from agent.host.elf import build_id, same_content
 from agent.model.errors import AgentError
+from tests.unit.small_elf import opened
 
 ID = bytes(range(20))
-
-
-@contextmanager
-def opened(content: bytes) -> Iterator[int]:
-    fd = os.memfd_create("elf")
-    try:
-        os.write(fd, content)
-        yield fd
-    finally:
-        os.close(fd)
 
 
 def read(content: bytes) -> bytes | None:
@@ -159,7 +148,7 @@ def test_a_file_that_cannot_be_read_is_told_in_a_sentence() -> None:
     os.close(fd)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(max_size=300), st.integers(0, 400), st.sampled_from([32, 64]), st.sampled_from("<>"))
 def test_no_damage_makes_it_fail(damage: bytes, at: int, bits: int, order: str) -> None:
     whole = made(bits, order, note(order, b"GNU\0", 3, ID))

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import given
@@ -19,7 +20,7 @@ from agent.host.mail.exim_pending import Pending, complaint_in, read_pending, va
 from agent.host.mail.exim_routes import Route, Verdict, is_listed, parse_route, read_route
 from agent.model.errors import AgentError, Kind
 from agent.model.facts import Host
-from agent.spawn import Done
+from agent.spawn import Done, transient
 from agent.spawn.transient import run_as, run_into
 from tests.unit.small_root import put
 
@@ -498,13 +499,21 @@ def test_a_refusal_without_a_known_form_is_a_complaint_all_the_same(host: Host) 
 
 
 @pytest.mark.real
-def test_what_a_program_writes_is_returned_and_nothing_of_it_stays() -> None:
-    before = set(os.listdir("/tmp"))
+def test_what_a_program_writes_is_returned_and_nothing_of_it_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+
+    def make(**how: str) -> TemporaryDirectory[str]:
+        place = TemporaryDirectory(**how)
+        made.append(place.name)
+        return place
+
+    monkeypatch.setattr(transient, "TemporaryDirectory", make)
     wrote = run_into("nobody", ["/usr/bin/cp", "/etc/debian_version"])
     assert (wrote.status, wrote.stdout) == (0, Path("/etc/debian_version").read_text())
     failed = run_into("nobody", ["/usr/bin/cp", "/nonexistent"])
     assert failed.status == 1 and failed.stdout == "" and "No such file" in failed.stderr
-    assert not [name for name in set(os.listdir("/tmp")) - before if name.startswith("aftercare-")]
+    assert len(made) == (0 if transient._has_manager() else 2)
+    assert not [place for place in made if os.path.exists(place)]
 
 
 @pytest.mark.real

@@ -37,7 +37,8 @@ from agent.host.loader.linker import (
 )
 from agent.model.errors import AgentError
 from agent.model.facts import Host
-from tests.unit.small_elf import ARM64, NARROW, link, made, put
+from tests.unit.small_elf import ARM64, NARROW, cache, link, made
+from tests.unit.small_root import put
 
 NOTHING = System({}, ())
 LIB = "/usr/lib/x86_64-linux-gnu"
@@ -119,16 +120,6 @@ def test_the_processor_is_the_first_of_cpuinfo(host: Host) -> None:
 
 
 # The cache
-
-
-def cache(*entries: tuple[str, str], flags: int = 0x0303, special: int = 0, old: bytes = b"") -> bytes:
-    start = 48 + 24 * len(entries)
-    texts, rows = bytearray(), b""
-    for name, path in entries:
-        at = [start + len(texts), start + len(texts) + len(name) + 1]
-        texts += f"{name}\0{path}\0".encode()
-        rows += struct.pack("<iIIIQ", flags, *at, 0, special)
-    return old + b"glibc-ld.so.cache1.1" + struct.pack("<II20x", len(entries), len(texts)) + rows + bytes(texts)
 
 
 def test_a_cache_names_paths_in_its_order() -> None:

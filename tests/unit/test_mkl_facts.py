@@ -10,7 +10,8 @@ from agent.host.loader.linker import Scope, split_path
 from agent.mkl.facts import Around
 from agent.mkl.verdict import Expected, Kind, Linkage, Verdict, judge
 from agent.model.facts import Host
-from tests.unit.small_elf import link, made, put
+from tests.unit.small_elf import link, made
+from tests.unit.small_root import put
 
 MODULE = "/srv/venv/lib/python3.11/site-packages/numpy/_core/_multiarray_umath.so"
 ROOM = "/opt/intel/oneapi/mkl/2024.2/lib"

@@ -608,7 +608,7 @@ AROUND = st.builds(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(LOADS, st.dictionaries(NAMES, LOADS), st.sampled_from([XEON, EPYC, Cpu()]), AROUND)
 def test_no_facts_are_too_odd_for_a_verdict(load: Load, others: dict[str, Load], cpu: Cpu, around: Around) -> None:
     gone = Alternative("libblas.so.3-x", "/gone", False)

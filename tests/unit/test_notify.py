@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -185,16 +186,34 @@ def test_names_from_outside_are_made_printable_and_few() -> None:
 # The script that comes with aftercare
 
 
+END = b"-- that was all --"
+
+
+@dataclass(frozen=True)
+class Terminal:
+    """A terminal of uid 1000, as sshd would set it up: its two ends, and its name."""
+
+    leader: int
+    follower: int
+    name: str
+
+    def said(self) -> str:
+        """Return what was written to it; the kernel hands that on in its own time, and then a word of ours."""
+        os.write(self.follower, END)
+        said = b""
+        while not said.endswith(END):
+            said += os.read(self.leader, 4096)
+        return said.removesuffix(END).decode()
+
+
 @pytest.fixture
-def terminal() -> Iterator[tuple[int, str]]:
-    """A terminal of uid 1000, as sshd would set it up: its other end, and its name."""
+def terminal() -> Iterator[Terminal]:
     leader, follower = pty.openpty()
     path = os.ttyname(follower)
-    os.set_blocking(leader, False)
     if os.geteuid() == 0:
         os.chown(path, 1000, 5)
         os.chmod(path, 0o620)
-    yield leader, path.removeprefix("/dev/")
+    yield Terminal(leader, follower, path.removeprefix("/dev/"))
     os.close(leader)
     os.close(follower)
 
@@ -203,13 +222,6 @@ def wall(event: Mapping[str, Any], groups: str = "tty") -> subprocess.CompletedP
     who = ["--reuid=65534", "--regid=65534", f"--groups={groups}", "--bounding-set=-all", "--no-new-privs"]
     argv = ["setpriv", *who, "/usr/bin/python3", "-IS", "-c", WALL.read_text(), event["event"]]
     return subprocess.run(argv, input=json.dumps(event), capture_output=True, text=True, timeout=20, check=False)
-
-
-def read(leader: int) -> str:
-    try:
-        return os.read(leader, 4096).decode()
-    except BlockingIOError:
-        return ""
 
 
 def about(tty: str, *packages: str, uid: int = 1000) -> dict[str, Any]:
@@ -228,38 +240,34 @@ def about(tty: str, *packages: str, uid: int = 1000) -> dict[str, Any]:
     ],
 )
 def test_nobody_with_the_group_tty_writes_one_sentence(
-    terminal: tuple[int, str], packages: tuple[str, ...], what: str
+    terminal: Terminal, packages: tuple[str, ...], what: str
 ) -> None:
-    leader, tty = terminal
-    done = wall(about(tty, *packages))
+    done = wall(about(terminal.name, *packages))
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    said = read(leader)
+    said = terminal.said()
     assert said.strip("\r\n\a").startswith(f"aftercare: {what} replaced") and said.endswith("in again.\r\r\n")
 
 
 @needs_root
 @pytest.mark.real
-def test_who_does_not_want_messages_gets_none(terminal: tuple[int, str]) -> None:
-    leader, tty = terminal
-    os.chmod(f"/dev/{tty}", 0o600)
-    assert wall(about(tty, "libc6")).returncode == 0
-    assert read(leader) == ""
+def test_who_does_not_want_messages_gets_none(terminal: Terminal) -> None:
+    os.chmod(f"/dev/{terminal.name}", 0o600)
+    assert wall(about(terminal.name, "libc6")).returncode == 0
+    assert terminal.said() == ""
 
 
 @needs_root
 @pytest.mark.real
-def test_without_the_group_it_could_not_write(terminal: tuple[int, str]) -> None:
-    leader, tty = terminal
-    assert wall(about(tty, "libc6"), groups="nogroup").returncode == 0
-    assert read(leader) == ""
+def test_without_the_group_it_could_not_write(terminal: Terminal) -> None:
+    assert wall(about(terminal.name, "libc6"), groups="nogroup").returncode == 0
+    assert terminal.said() == ""
 
 
 @needs_root
 @pytest.mark.real
-def test_the_terminal_of_somebody_else_is_left_alone(terminal: tuple[int, str]) -> None:
-    leader, tty = terminal
-    assert wall(about(tty, "libc6", uid=1001)).returncode == 0
-    assert read(leader) == ""
+def test_the_terminal_of_somebody_else_is_left_alone(terminal: Terminal) -> None:
+    assert wall(about(terminal.name, "libc6", uid=1001)).returncode == 0
+    assert terminal.said() == ""
 
 
 @needs_root
@@ -272,21 +280,19 @@ def test_what_is_no_terminal_is_never_opened(tty: str) -> None:
 
 @needs_root
 @pytest.mark.real
-def test_a_terminal_never_gets_what_would_steer_it(terminal: tuple[int, str]) -> None:
-    leader, tty = terminal
-    event = about(tty)
+def test_a_terminal_never_gets_what_would_steer_it(terminal: Terminal) -> None:
+    event = about(terminal.name)
     event["sessions"][0]["packages"] = ["x\x1b[2J\x9b31m\ny", "libc6"]
     wall(event)
-    said = read(leader).strip("\r\n\a")
+    said = terminal.said().strip("\r\n\a")
     assert said.startswith("aftercare: files of libc6 were") and said.isprintable()
 
 
 @needs_root
 @pytest.mark.real
-def test_a_terminal_that_is_stopped_holds_nobody_up(terminal: tuple[int, str]) -> None:
-    leader, tty = terminal
-    os.write(leader, b"\x13")
-    assert wall(about(tty, "libc6")).returncode == 0
+def test_a_terminal_that_is_stopped_holds_nobody_up(terminal: Terminal) -> None:
+    os.write(terminal.leader, b"\x13")
+    assert wall(about(terminal.name, "libc6")).returncode == 0
 
 
 @pytest.mark.real

@@ -2,7 +2,6 @@
 
 import json
 import os
-import struct
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -27,11 +26,11 @@ from agent.mkl.verdict import Kind
 from agent.model import contract
 from agent.model.facts import Host
 from agent.model.findings import CheckResult, Request, Severity
-from tests.unit.small_python import CORE, MODULES, bind, found, mkl, mounts, put, put_library, site, venv
+from tests.unit.small_elf import cache
+from tests.unit.small_python import CORE, MODULES, PLACE, bind, bound, found, mkl, mounts, put, put_library, site, venv
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 WEEK = timedelta(days=7)
-PLACE = "/opt/mkl/lib"
 ROOT = Path(__file__).parents[2]
 
 
@@ -47,25 +46,9 @@ def verdicts(result: CheckResult) -> dict[str, str]:
     return {row["environment"]: row["verdict"] for row in result.detail["environments"]}
 
 
-def bound(root: Path, path: str, *names: str) -> Path:
-    place = venv(root, path)
-    bind(place, PLACE, *(names or ("libmkl_rt.so.2",)))
-    return place
-
-
 def judged(root: Path, use: Use, state: Mapping[str, Any] | None = None) -> Judged:
     (environment,) = found(root).environments
     return judge_bound(look_of(Host(str(root)), mounts()), environment, state or {}, use)
-
-
-def cache(**entries: str) -> bytes:
-    """Return an ld.so.cache that has these entries: name → path."""
-    names, rows = b"", b""
-    start = 48 + 24 * len(entries)
-    for name, path in entries.items():
-        rows += struct.pack("<iIIIQ", 0x0303, start + len(names), start + len(names) + len(name) + 1, 0, 0)
-        names += f"{name}\0{path}\0".encode()
-    return b"glibc-ld.so.cache1.1" + struct.pack("<II20x", len(entries), len(names)) + rows + names
 
 
 # What is told
@@ -323,9 +306,9 @@ def test_a_search_is_due_at_once_when_the_linking_of_the_host_or_the_settings_ha
     assert wider.detail["searching"] is True
     assert sorted(verdicts(check(tmp_path, wider.keep, NOW + SOON, roots=["/data"]))) == ["/data/app", "/srv/app"]
     (tmp_path / "etc").mkdir(exist_ok=True)
-    (tmp_path / "etc/ld.so.cache").write_bytes(cache(**{"libfoo.so.1": "/usr/lib/libfoo.so.1"}))
+    (tmp_path / "etc/ld.so.cache").write_bytes(cache(("libfoo.so.1", "/usr/lib/libfoo.so.1")))
     assert check(tmp_path, first.keep).detail["searching"] is False
-    (tmp_path / "etc/ld.so.cache").write_bytes(cache(**{"libmkl_core.so.2": f"{PLACE}/libmkl_core.so.2"}))
+    (tmp_path / "etc/ld.so.cache").write_bytes(cache(("libmkl_core.so.2", f"{PLACE}/libmkl_core.so.2")))
     assert check(tmp_path, first.keep).detail["searching"] is True
 
 
@@ -336,7 +319,7 @@ def test_a_search_waits_until_the_linking_has_come_to_rest_but_not_for_ever(tmp_
     result, now, seen = check(tmp_path), NOW, []
     for number in range(33):
         now += timedelta(seconds=4)
-        (tmp_path / "etc/ld.so.cache").write_bytes(cache(**{"libmkl_core.so.2": f"/opt/{number}/libmkl_core.so.2"}))
+        (tmp_path / "etc/ld.so.cache").write_bytes(cache(("libmkl_core.so.2", f"/opt/{number}/libmkl_core.so.2")))
         result = check(tmp_path, result.keep, now)
         assert "/srv/app" in verdicts(result)
         seen.append(result.detail["searching"])

@@ -15,15 +15,7 @@ from agent.cli import numpy as commands
 from agent.cli.blocks import write
 from agent.mkl.proof import MARK, PROGRAM, Outcome, Proof, agrees, judge
 from agent.model.errors import AgentError, Exit
-from tests.unit.small_python import bind, found, mkl, put, venv
-
-PLACE = "/opt/mkl/lib"
-
-
-def bound(root: Path, path: str, *names: str) -> Path:
-    place = venv(root, path)
-    bind(place, PLACE, *(names or ("libmkl_rt.so.2",)))
-    return place
+from tests.unit.small_python import PLACE, bound, found, mkl, put, venv
 
 
 def asked(root: Path, capsys: pytest.CaptureFixture[str], command: str, **options: Any) -> tuple[int, Any]:

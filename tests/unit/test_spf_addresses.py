@@ -360,7 +360,7 @@ CLIENT = st.one_of(st.integers(0, 9).map(lambda n: f"88.0.0.{n}"), st.integers(0
 
 
 @given(RECORD, st.lists(RECORD, min_size=4, max_size=4), CLIENT)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_the_first_entry_that_covers_an_address_says_what_check_host_says(
     text: str, others: list[str], client: str
 ) -> None:

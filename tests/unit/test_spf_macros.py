@@ -1,6 +1,7 @@
 """Macros as section 7 of RFC 7208 has them, its own examples first."""
 
 import asyncio
+import time
 from ipaddress import ip_address
 
 import pytest
@@ -115,6 +116,8 @@ def test_names_that_are_too_long_lose_labels_at_their_left() -> None:
 
 
 def test_long_text_is_checked_in_no_time() -> None:
+    begun = time.process_time()
     for text in ("%" * 60000, "a" * 60000, "a." * 30000, "%{d}" * 15000, "." * 60000, "1" * 60000 + "!"):
         fault_of(text)
         is_domain_end(text)
+    assert time.process_time() - begun < 2

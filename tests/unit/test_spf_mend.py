@@ -319,7 +319,7 @@ SENDERS = st.builds(
 
 
 @given(st.lists(TEXTS, max_size=3), SENDERS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_mending_what_was_mended_changes_nothing(texts: list[str], known: Senders) -> None:
     mended = mend(texts, known).text
     if mended:
@@ -327,7 +327,7 @@ def test_mending_what_was_mended_changes_nothing(texts: list[str], known: Sender
 
 
 @given(TEXTS, SENDERS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_mended_record_is_sound_and_lets_pass_what_sends(text: str, known: Senders) -> None:
     literal = Senders(known.sends, known.held, known.gone)
     mended = mend((text,), literal).text
