@@ -87,10 +87,14 @@ def kept_apart(found: Iterable[UserUnit]) -> list[UserUnit]:
     return sorted(set(found), key=lambda unit: (unit.is_scope, unit.name))[:MOST]
 
 
+def as_user(uid: int) -> tuple[str, ...]:
+    """Return what stands before a command that root has done as that user, below his manager."""
+    return ("systemd-run", "--pipe", "--quiet", f"--uid={uid}", f"--setenv=XDG_RUNTIME_DIR=/run/user/{uid}")
+
+
 def by_hand(verb: str, unit: str) -> str:
     """Return the command by which root has systemd, or the user's own manager, do `verb` with `unit`."""
     theirs = parse(unit)
     if theirs is None:
         return f"systemctl {verb} {shlex.quote(unit)}"
-    as_user = f"systemd-run --pipe --quiet --uid={theirs.uid} --setenv=XDG_RUNTIME_DIR=/run/user/{theirs.uid}"
-    return f"{as_user} systemctl --user {verb} {shlex.quote(theirs.name)}"
+    return shlex.join((*as_user(theirs.uid), "systemctl", "--user", verb, theirs.name))

@@ -6,6 +6,7 @@ it and its packages are in, and only then policy. It decides on one unit at a ti
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from posixpath import basename
 
 from agent.model import users
 from agent.model.facts import StaleProcess, Unit
@@ -24,6 +25,19 @@ CONTAINERS = (
     "lxc*.scope",
     "machine-*.scope",
 )
+STARTERS = (
+    "docker",
+    "docker-compose",
+    "kvm",
+    "lxc-start",
+    "nerdctl",
+    "podman",
+    "podman-compose",
+    "qemu-system-*",
+    "systemd-nspawn",
+)
+"""Programs that run a container or a virtual machine, which ends with the unit that started it."""
+SHIM = "containerd-shim"
 CONTAINER_SLICES = ("/machine.slice/", "/kubepods.slice/")
 SESSIONS = ("session-*.scope", "user@*.service", "*getty@*.service", "console-getty.service")
 RUNNING = ("active", "reloading", "refreshing")
@@ -47,11 +61,10 @@ def dispose(
     """
     if unit is None:
         return Disposition.NEVER, "belongs to no unit that systemd could restart: end or restart it by hand"
-    stale = {process.pid for process in processes}
     return (
         (None if unit.name == MANAGER else _by_nature(unit, rules))
         or _by_history(attempted, held)
-        or (None if unit.name == MANAGER else _by_state(unit, stale))
+        or (None if unit.name == MANAGER else _by_state(unit, processes))
         or _by_policy(unit, rules, confidence, likely)
     )
 
@@ -108,7 +121,7 @@ def _by_history(attempted: bool, held: tuple[str, ...]) -> Verdict | None:
     return None
 
 
-def _by_state(unit: Unit, stale: set[int]) -> Verdict | None:
+def _by_state(unit: Unit, processes: Sequence[StaleProcess]) -> Verdict | None:
     if unit.active in ("inactive", "failed"):
         return (Disposition.LEFTOVER, "the unit is not running: these processes stayed behind from an earlier run")
     if unit.active not in RUNNING:
@@ -119,7 +132,10 @@ def _by_state(unit: Unit, stale: set[int]) -> Verdict | None:
         return (Disposition.NEVER, "may not be started or stopped by hand (RefuseManualStart= or RefuseManualStop=)")
     if unit.needs_reload:
         return Disposition.DEFER, "its unit file changed since systemd read it: run systemctl daemon-reload"
-    if unit.kill_mode in ("process", "none") and unit.main_pid and unit.main_pid not in stale:
+    spares_rest = unit.kill_mode in ("process", "none") and unit.main_pid
+    if spares_rest and unit.main_pid not in {process.pid for process in processes}:
+        if all(basename(process.exe).startswith(SHIM) for process in processes):
+            return Disposition.LEFTOVER, "each of them keeps one container and ends with it: restart the containers"
         return (
             Disposition.LEFTOVER,
             f"its main process is fresh, and a restart would spare the rest (KillMode={unit.kill_mode})",
@@ -133,11 +149,23 @@ def _by_policy(unit: Unit, rules: tuple[Rule, ...], confidence: Confidence, like
         return Disposition.DEFER, rule.why or "deferred by policy"
     if rule.disposition is not Disposition.RESTART:
         return rule.disposition, rule.why or f"policy says {rule.disposition.value}"
+    if _starts_container(unit) and not _is_told(unit, rules):
+        return Disposition.DEFER, "it runs a container or virtual machine, which would end: choose the moment yourself"
     if spared := [name for name in unit.pulls if rule_for(name, rules).disposition in STAYS]:
         return Disposition.DEFER, f"would take {', '.join(spared)} down with it, which policy spares"
     if confidence is Confidence.LIKELY and likely != "restart":
         return Disposition.DEFER, "not proven, so it is reported and never restarted by itself"
     return Disposition.RESTART, rule.why or "runs replaced code"
+
+
+def _starts_container(unit: Unit) -> bool:
+    return any(_matches(basename(program), STARTERS) for program in unit.programs)
+
+
+def _is_told(unit: Unit, rules: Sequence[Rule]) -> bool:
+    """Whether it is somebody's word what is done about it, and not for want of one that it is restarted."""
+    speaking = (rule for rule in rules if rule.given is None or "disposition" in rule.given)
+    return any(fnmatchcase(unit.name, rule.pattern) for rule in speaking)
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:

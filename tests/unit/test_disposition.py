@@ -182,6 +182,38 @@ def test_ordinary_services_are_not_caught_by_the_shipped_exceptions(name: str) -
     assert disposed(Unit(f"{name}.service", main_pid=10)) is Disposition.RESTART
 
 
+@pytest.mark.parametrize(
+    "program",
+    "/usr/bin/podman /usr/bin/docker /usr/bin/docker-compose /usr/bin/lxc-start /usr/bin/systemd-nspawn "
+    "/usr/bin/qemu-system-x86_64 /usr/local/bin/nerdctl".split(),
+)
+def test_a_unit_that_runs_a_container_ends_it_only_where_a_rule_says_so(program: str) -> None:
+    """Seen on a booted machine: an upgrade of conmon alone restarted every Quadlet."""
+    unit = Unit("shop.service", kind="notify", main_pid=10, programs=("/bin/true", program))
+    assert disposed(unit) is disposed(unit, rules=()) is Disposition.DEFER
+    waves = Rule("shop.service", wave=60, given=("wave",))
+    assert disposed(unit, rules=(waves,)) is Disposition.DEFER, "a rule that does not say what is done about it"
+    assert disposed(unit, rules=(Rule("sh*", Disposition.RESTART),)) is Disposition.RESTART
+    assert disposed(unit, rules=(Rule("sh*", Disposition.NEVER),)) is Disposition.NEVER
+    assert disposed(replace(unit, programs=("/usr/sbin/podmand", "/opt/docker/bin/x"))) is Disposition.RESTART
+
+
+def test_the_keepers_that_containerd_leaves_running_send_people_to_the_containers() -> None:
+    """Recorded on bookworm after an upgrade of containerd, which its package itself restarted."""
+    containerd = Unit("containerd.service", kind="notify", main_pid=3987, kill_mode="process")
+    shim = StaleProcess(1173, MASTER.start, "/usr/bin/containerd-shim-runc-v2", "containerd-shim", 0, ())
+    disposition, reason = dispose(containerd, (shim,), SHIPPED, Confidence.CERTAIN, False, ())
+    assert disposition is Disposition.LEFTOVER and reason.endswith("restart the containers")
+    assert "KillMode=process" in dispose(containerd, (shim, WORKER), SHIPPED, Confidence.CERTAIN, False, ())[1]
+    both = (shim, replace(shim, pid=3987, exe="/usr/bin/containerd"))
+    assert disposed(containerd, both) is Disposition.DEFER
+
+
+def test_what_docker_restarts_with_it_is_told() -> None:
+    """Tried: `systemctl restart docker` ends every container, and containerd's ends none."""
+    assert "live-restore" in rule_for("docker.service", SHIPPED).why
+
+
 def test_the_bus_waits_for_a_reboot_and_the_way_in_comes_last() -> None:
     assert disposed(Unit("dbus.service")) is Disposition.REBOOT
     waves = [rule_for(f"{name}.service", SHIPPED).wave for name in ("systemd-journald", "nginx", "ssh")]
