@@ -15,14 +15,15 @@ from agent.host import mappings, packages, transactions
 from agent.host.mappings import Engine
 from agent.host.units import read_units
 from agent.host.upgrades import Upgrades, read_upgrades
-from agent.model.contract import printable
 from agent.model.errors import AgentError, Kind
 from agent.model.facts import Host, Indexed, Process, Retired, Snapshot, StaleFile, StaleProcess, Unit
 from agent.model.findings import CheckResult, Confidence, Finding, Request, Severity, StaleUnit
 from agent.model.restarts import Disposition
+from agent.model.text import printable
 from agent.stale.blame import unit_of
 from agent.stale.disposition import dispose
 from agent.stale.judge import BEFORE_US, Verdict
+from agent.stale.owners import group_of
 
 CHECK = "libraries"
 ANOTHER = "another version"
@@ -116,7 +117,8 @@ def _findings(request: Request, running: Running, units: Mapping[str, Unit]) -> 
     members: dict[str, list[Process]] = {}
     for process in running:
         unit = unit_of(process.cgroup, units)
-        members.setdefault(subject_of(unit, process.exe, process.comm), []).append(process)
+        program = group_of(process.cgroup) or process.exe
+        members.setdefault(subject_of(unit, program, process.comm), []).append(process)
     for subject, some in sorted(members.items()):
         certain = any(running[process][0] is Confidence.CERTAIN for process in some)
         confidence = Confidence.CERTAIN if certain else Confidence.LIKELY

@@ -24,10 +24,10 @@ from agent.host.kernel import (
 )
 from agent.host.microcode import PACKAGES, Processor, read_newest, read_processor, read_times
 from agent.host.transactions import read_snapshot
-from agent.model.contract import printable
 from agent.model.facts import Host, Snapshot
 from agent.model.findings import CheckResult, Confidence, Finding, Request, Severity
 from agent.model.restarts import Disposition
+from agent.model.text import printable
 
 OURS = "aftercare"
 """What aftercare itself writes into /run/reboot-required.pkgs; it is no reason of its own."""

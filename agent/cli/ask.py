@@ -15,6 +15,7 @@ from agent.cli import blocks, records, screens
 from agent.cli.commands import FOREIGN
 from agent.cli.output import emit
 from agent.model.errors import AgentError, Exit, Kind
+from agent.model.text import typed
 from agent.varlink import wire
 
 BETWEEN_TRIES = 0.3
@@ -134,7 +135,7 @@ def _is_coming() -> bool:
 def watch(options: Namespace) -> int:
     """Print events as they happen, until interrupted."""
     for reply in _events(options):
-        line = json.dumps(reply) if options.json else f"{blocks.local(reply['at'])[11:]}  {reply['message']}"
+        line = json.dumps(reply) if options.json else f"{blocks.local(reply['at'])[11:]}  {typed(reply['message'])}"
         print(line, flush=True)
     return Exit.CLEAN
 
@@ -171,20 +172,21 @@ def history(options: Namespace) -> int:
 
 def full_name(unit: str) -> str:
     """Return a unit's name with its suffix; a name without one is a service, as for systemctl."""
+    unit = typed(unit)
     return unit if re.search(r"\.(service|socket|scope|slice|timer|mount|target|path)$", unit) else f"{unit}.service"
 
 
 def moment(text: str, now: datetime) -> datetime:
     """Return the time that `text` names: a date, a date with time (local), or how long ago ("2 days", "3h")."""
-    if ago := re.fullmatch(r"(\d{1,6})\s*([a-z]+?)s?(?: ago)?", text.strip()):
-        if ago[2] in UNITS:
-            return now - timedelta(seconds=int(ago[1]) * UNITS[ago[2]])
+    ago = re.fullmatch(r"(\d{1,6})\s*([a-z]+?)s?(?: ago)?", text.strip())
     if text.strip() in DAYS:
         midnight = now.astimezone().replace(hour=0, minute=0, second=0, microsecond=0)
         return midnight - timedelta(days=DAYS[text.strip()])
     try:
+        if ago and ago[2] in UNITS:
+            return now - timedelta(seconds=int(ago[1]) * UNITS[ago[2]])
         return datetime.fromisoformat(text).astimezone()
-    except ValueError as problem:
+    except (ValueError, OverflowError) as problem:
         raise AgentError(
             Kind.USAGE, f"{text!r} is no time", 'write "2 days", "3h", "yesterday" or 2026-11-22'
         ) from problem

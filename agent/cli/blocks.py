@@ -4,8 +4,10 @@ Pure. `terminal` prints the same blocks for people with rich; `screens` and `rec
 """
 
 import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+
+from agent.model.text import typed
 
 WIDTH = 80
 INDENT = 2
@@ -41,6 +43,18 @@ class Table:
 
 
 Block = Line | Entry | Table
+
+
+def readable(block: Block) -> Block:
+    """Return a block with its names as they are typed: the JSON that it was made of doubles their backslashes."""
+    match block:
+        case Line():
+            return replace(block, text=typed(block.text))
+        case Entry():
+            subject, text, command = map(typed, (block.subject, block.text, block.command))
+            return replace(block, subject=subject, text=text, command=command)
+        case Table():
+            return replace(block, rows=tuple(tuple(map(typed, row)) for row in block.rows))
 
 
 def local(moment: str | None) -> str:

@@ -14,8 +14,8 @@ from typing import Any
 from agent.checks.spf.wording import remark_row
 from agent.cli.blocks import Block, Line
 from agent.cli.output import emit
-from agent.model.contract import printable
 from agent.model.errors import AgentError, Exit, Kind
+from agent.model.text import printable
 from agent.spf.answers import Answer
 from agent.spf.evaluate import Lookup, Query, Resolver, Step, check_host
 from agent.spf.lint import lint

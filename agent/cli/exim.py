@@ -20,6 +20,7 @@ from agent.model import contract
 from agent.model.errors import AgentError, Exit, Kind
 from agent.model.facts import Host
 from agent.model.findings import CheckResult, Finding, Request, Severity
+from agent.model.text import printable
 from agent.repair.apply import apply
 from agent.repair.propose import Repair, propose
 
@@ -43,7 +44,7 @@ def exim(options: Namespace) -> int:
         return _fix(host, options)
     result = _check(host)
     findings = [contract.finding(finding) for finding in result.findings]
-    unseen = [contract.printable(line) for line in result.unseen]
+    unseen = [printable(line) for line in result.unseen]
     data = {"v": 1, "findings": findings, "detail": {"exim": result.detail}, "unseen": unseen}
     emit(options, data, screen(data))
     if findings:
@@ -118,7 +119,7 @@ def _fix(host: Host, options: Namespace) -> int:
 def _mend(host: Host, options: Namespace, result: CheckResult, finding: Finding) -> int:
     assert isinstance(finding.evidence, dict)
     if not finding.evidence["repairable"]:
-        words = f"this is not mended automatically; by hand: {contract.printable(finding.advice)}"
+        words = f"this is not mended automatically; by hand: {printable(finding.advice)}"
         return _report(options, finding.id, False, words, ())
     repair = propose(host, finding.id, finding.evidence, _pending(host))
     _show(options, repair)

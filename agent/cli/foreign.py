@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from agent.host.processes import read_cgroup
-from agent.model.contract import printable
 from agent.model.facts import Host
+from agent.model.text import printable
 from agent.report import formats
 
 MACHINE = Host()
@@ -51,7 +51,7 @@ def _write(printed: formats.Printed) -> int:
 
 def read_sessions(rows: list[dict[str, Any]], host: Host = MACHINE) -> Iterator[tuple[str, int]]:
     """Yield the scopes of login sessions with the id of who logged in; root's processes in them do not matter."""
-    for row in (row for row in rows if row["subject"].startswith("session-")):
+    for row in (row for row in rows if row["check"] == "libraries" and row["subject"].startswith("session-")):
         for process in row["evidence"]["processes"]:
             try:
                 found = SESSION.search(read_cgroup(host, process["pid"]))

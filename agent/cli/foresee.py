@@ -23,6 +23,7 @@ from agent.model.errors import AgentError, Exit
 from agent.model.facts import Host
 from agent.model.findings import Request, StaleUnit
 from agent.model.restarts import CAME_BACK, OWN_UNIT, Disposition
+from agent.model.text import printable
 from agent.model.view import plan_json
 from agent.restart.plan import make_plan
 
@@ -39,7 +40,7 @@ def plan(options: Namespace) -> int:
     known = read_units(host) if stale else {}
     foreseen = make_plan(0, stale, known, settings.rules, OWN_UNIT, downtimes=_downtimes(options))
     shown = plan_json(replace(foreseen, agent=OWN_UNIT in {item.unit for item in stale}))
-    unseen = [contract.printable(line) for line in found.unseen]
+    unseen = [printable(line) for line in found.unseen]
     data = {"v": 1, "plan": shown, "findings": [contract.finding(item) for item in found.findings], "unseen": unseen}
     lines = [Line(f"not restarted: {line}") for line in _others(stale)]
     emit(options, data | found.detail, [*records.plan(shown), *lines, *(Line(f"not seen: {line}") for line in unseen)])
@@ -47,11 +48,7 @@ def plan(options: Namespace) -> int:
 
 
 def _others(stale: Sequence[StaleUnit]) -> list[str]:
-    return [
-        contract.printable(f"{item.unit}: {item.reason}")
-        for item in stale
-        if item.disposition is not Disposition.RESTART
-    ]
+    return [printable(f"{item.unit}: {item.reason}") for item in stale if item.disposition is not Disposition.RESTART]
 
 
 def _downtimes(options: Namespace) -> dict[str, float]:

@@ -18,6 +18,7 @@ from agent.model import contract
 from agent.model.errors import Exit
 from agent.model.facts import Host
 from agent.model.findings import CheckResult, Request
+from agent.model.text import printable
 
 
 def check(options: Namespace) -> int:
@@ -41,7 +42,7 @@ def _print(options: Namespace, results: list[CheckResult], now: datetime) -> int
         "checked_at": contract.stamp(now),
         "findings": findings,
         "detail": {result.check: result.detail for result in results},
-        "unseen": [contract.printable(line) for result in results for line in result.unseen],
+        "unseen": [printable(line) for result in results for line in result.unseen],
     }
     if options.format in FOREIGN:
         return foreign.show(options.format, data, history=False)

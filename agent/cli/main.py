@@ -6,6 +6,7 @@ them, so that `agentctl status` in a script starts in milliseconds.
 
 import argparse
 import importlib
+import io
 import os
 import signal
 import sys
@@ -38,6 +39,8 @@ def build_parser(only: str = "") -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out one command and return its exit status."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a locale may know no arrow, and no foreign letter
     options = argparse.Namespace(command="", format="")
     try:
         words = _joined(sys.argv[1:] if arguments is None else arguments)

@@ -32,11 +32,11 @@ from agent.mkl import proof
 from agent.mkl.kinds import Kind
 from agent.mkl.proof import Outcome
 from agent.model import contract
-from agent.model.contract import printable
 from agent.model.errors import AgentError, Exit
 from agent.model.errors import Kind as Problem
 from agent.model.facts import Host
 from agent.model.findings import CheckResult, Request
+from agent.model.text import printable
 from agent.spawn.transient import run_as
 
 PATIENT = Limits(seconds=60.0, root_seconds=30.0)

@@ -5,7 +5,7 @@ import sys
 from argparse import Namespace
 from typing import Any
 
-from agent.cli.blocks import Block, write
+from agent.cli.blocks import Block, readable, write
 
 
 def emit(options: Namespace, data: dict[str, Any], shown: list[Block]) -> None:
@@ -16,6 +16,6 @@ def emit(options: Namespace, data: dict[str, Any], shown: list[Block]) -> None:
     elif sys.stdout.isatty():
         from agent.cli import terminal
 
-        terminal.show(shown)
+        terminal.show([readable(block) for block in shown])
     else:
-        print(write(shown))
+        print(write([readable(block) for block in shown]))

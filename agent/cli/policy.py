@@ -8,8 +8,8 @@ from argparse import Namespace
 from pathlib import Path
 
 from agent.config.needrestart import SNIPPETS, import_needrestart
-from agent.model.contract import printable
 from agent.model.errors import AgentError, Exit, Kind
+from agent.model.text import printable
 
 MAIN = Path("/etc/needrestart/needrestart.conf")
 LARGEST = 1 << 20

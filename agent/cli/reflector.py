@@ -18,8 +18,9 @@ from datetime import UTC, datetime
 from ipaddress import ip_address
 from typing import Any
 
-from agent.model.contract import printable, stamp
+from agent.model.contract import stamp
 from agent.model.errors import AgentError, Exit, Kind
+from agent.model.text import printable
 from agent.spf.evaluate import Evaluation, Query, Resolver, check_host
 from agent.spf.resolver import Recursive
 from agent.spf.servers import Server, parse_server

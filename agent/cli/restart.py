@@ -56,7 +56,7 @@ def _ask_by_wave(options: Namespace) -> int:
         raise AgentError(Kind.USAGE, "name units to restart, or say --all", hint)
     plan = call(options, "Restart", {"all": True, "now": options.now, "dry_run": True})["plan"]
     emit(options, {}, records.plan(plan))
-    waves = [(f"wave {wave['number']}", [step["unit"] for step in wave["steps"]]) for wave in plan["waves"]]
+    waves = [(f"wave {wave['number']}", [full_name(step["unit"]) for step in wave["steps"]]) for wave in plan["waves"]]
     waves += [("PID 1", [MANAGER])] if plan["manager"] else []
     waves += [("aftercare itself", [OWN_UNIT])] if plan["agent"] else []
     outcomes: list[dict[str, Any]] = []

@@ -8,6 +8,7 @@ from agent.cli.ask import UNITS, call
 from agent.cli.blocks import Line, local
 from agent.cli.output import emit
 from agent.model.errors import AgentError, Exit, Kind
+from agent.model.text import typed
 
 
 def snooze(options: Namespace) -> int:
@@ -36,8 +37,8 @@ def _silence(options: Namespace, period: float | None) -> int:
 
 def id_of(name: str, findings: list[dict[str, Any]]) -> str:
     """Return the id of the one finding that `name` means: an id, or a subject, `.service` left out or not."""
-    named = (name, f"{name}.service")
-    ids = [item["id"] for item in findings if item["id"] == name or item["subject"] in named]
+    named = (typed(name), f"{typed(name)}.service")
+    ids = [item["id"] for item in findings if item["id"] == name or typed(item["subject"]) in named]
     if len(ids) == 1:
         return str(ids[0])
     hint = f"name one of {', '.join(ids)}" if ids else "agentctl status --json has their ids"

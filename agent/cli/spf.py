@@ -17,6 +17,7 @@ from agent.model import contract
 from agent.model.errors import AgentError, Exit, Kind
 from agent.model.facts import Host
 from agent.model.findings import Request
+from agent.model.text import printable
 
 NAME = re.compile(r"(?!-)(?=.{1,253}\.?\Z)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})+\.?")
 IDENTITIES = {"mailfrom": "MAIL FROM", "helo": "HELO"}
@@ -27,11 +28,11 @@ def spf(options: Namespace) -> int:
     """Print every domain that this host sends as, or the one that is asked about, ours or not."""
     domain = options.domain or ""
     if domain and not NAME.fullmatch(domain):
-        raise AgentError(Kind.USAGE, f"{contract.printable(domain)!r} is no domain", "write one such as example.org")
+        raise AgentError(Kind.USAGE, f"{printable(domain)!r} is no domain", "write one such as example.org")
     request = Request("spf", datetime.now(UTC), options=options_of(load(), "spf"))
     result = check.tell(check.examine(Host(), request, only=domain), request)
     findings = [contract.finding(finding) for finding in result.findings]
-    unseen = [contract.printable(line) for line in result.unseen]
+    unseen = [printable(line) for line in result.unseen]
     data = {"v": 1, "findings": findings, "detail": {"spf": result.detail}, "unseen": unseen}
     emit(options, data, screen(data))
     if findings:

@@ -18,8 +18,8 @@ from typing import Any
 from agent.cli.blocks import Block, Line, Table
 from agent.cli.output import emit
 from agent.host.mail.exim_mainlog import LINE, LOGS
-from agent.model.contract import printable
 from agent.model.errors import AgentError, Exit, Kind
+from agent.model.text import printable
 from agent.spawn import last_words, run
 
 SENDMAIL = "/usr/sbin/sendmail"

@@ -41,13 +41,14 @@ class Agenda:
             self._handles.pop(what).cancel()
         if at is None:
             return
-        delay = min(max((at - datetime.now(UTC)).total_seconds(), 0), LONGEST_SLEEP)
-        self._handles[what] = asyncio.get_running_loop().call_later(delay, self._ring, what, at)
+        now = datetime.now(UTC)
+        delay = min(max((at - now).total_seconds(), 0), LONGEST_SLEEP)
+        self._handles[what] = asyncio.get_running_loop().call_later(delay, self._ring, what, at, now)
 
-    def _ring(self, what: str, at: datetime) -> None:
+    def _ring(self, what: str, at: datetime, asked: datetime) -> None:
         """The loop's clock stands still while the machine sleeps, and knows of no clock that was set."""
         now = datetime.now(UTC)
-        if now < at:
+        if asked <= now < at:
             self.wake(what, at)
         else:
             self.put(Due(what, now))

@@ -130,7 +130,7 @@ class Corridor:
         self._settling, over, due = settle.step(self._settling, event, datetime.now(UTC), self.doors.locked())
         self.agenda.wake("settle", due)
         if over:
-            self._want("packages")
+            self._outdated, self._wanted = "", weightier(self._wanted, "packages")  # it may have kept us from leaving
 
     def _want(self, why: str) -> None:
         """Have a look made as soon as none is under way; why: see `errands.UNFORCED`."""
@@ -163,7 +163,7 @@ class Corridor:
 
     def _take_upgrade(self, version: str) -> None:
         """Leave, so that the version on disk goes on; but once: something may have forbidden it."""
-        if version == self._outdated:
+        if version == self._outdated and not self._leaving:
             raise AgentError(Kind.SPAWN, f"aftercared must be restarted to be {version}", "systemctl restart aftercare")
         self._outdated, self._leaving = version, f"aftercare or its Python was upgraded: {version}"
 
@@ -212,7 +212,7 @@ class Corridor:
             self._rest()
         elif plan and has_steps(plan):
             self._restart(plan)
-        elif self._leaving or (plan and plan.agent):
+        elif (self._leaving and not self.store.unwritten) or (plan and plan.agent):
             self._leave()
         elif self._wanted:
             self._answer()

@@ -150,9 +150,13 @@ class Doors:
         return await done(plan.transaction, execute(plan, hands))
 
     async def resume(self, attempts: tuple[Attempt, ...], settings: Settings) -> RestartsDone:
-        """Finish what an earlier process of ours had begun."""
+        """Finish what an earlier process of ours had begun, but not into a transaction that opens meanwhile."""
+
+        def may_go_on() -> str:
+            return "a package transaction is under way" if self.locked() else ""
+
         cause = attempts[-1].transaction
-        return await done(cause, resume(attempts, settings.rules, self._hands(cause, settings, lambda: "")))
+        return await done(cause, resume(attempts, settings.rules, self._hands(cause, settings, may_go_on)))
 
     def _hands(self, transaction: int, settings: Settings, may_go_on: Callable[[], str]) -> Hands:
         return Hands(

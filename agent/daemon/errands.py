@@ -71,7 +71,7 @@ class Errands:
 
     def take_order(self) -> Errand | None:
         """Return the first who asks for restarts and may have them, and forget him."""
-        order = next((errand for errand in self._waiting if errand.is_order), None)
+        order = next((errand for errand in self._waiting if errand.is_order and not errand.is_gone), None)
         if order:
             self._waiting.remove(order)
         return order

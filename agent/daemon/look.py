@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from agent.checks.registry import CHECKS
@@ -47,6 +47,7 @@ async def look(host: Host, store: Store, settings: Settings, locked: Callable[[]
         if locked():
             return Looked(abandoned=True)
         transaction = _settle(host, store, surveyed, now)
+        store.forget(now - timedelta(days=settings.keep_days))
         await _probe_again(store, settings)
         if known and transaction is None and not force:
             return Looked()

@@ -14,7 +14,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 from agent import __version__
@@ -74,7 +74,6 @@ async def serve(host: Host) -> int:
     if store.recovered:
         doors.tell("history-recovered", error=store.recovered)
     settings = first_settings(store, doors)
-    store.forget(now - timedelta(days=settings.keep_days))
     corridor = Corridor(store, settings, doors)
     async with _open(corridor, doors, watchers):
         doors.tell("started", version=__version__, mode=settings.mode)

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from agent.model.contract import printable
 from agent.model.errors import AgentError
+from agent.model.text import printable
 from agent.spawn import Done
 from agent.spawn.transient import run_as
 

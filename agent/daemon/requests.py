@@ -11,6 +11,7 @@ from agent.model import contract, view
 from agent.model.errors import AgentError, Kind
 from agent.model.events import Asked, Peer
 from agent.model.memory import Recorded, Silence, SilenceKind
+from agent.model.text import printable
 from agent.report import why
 from agent.varlink.service import Method, Right, Send
 from agent.varlink.wire import NotFound
@@ -48,7 +49,7 @@ class Requests:
 
     async def _counts(self, _peer: Peer, _parameters: dict[str, Any], _send: Send) -> dict[str, Any]:
         seen = self._corridor.view
-        known = seen.checked_at is not None and not seen.trouble
+        known = seen.checked_at is not None and not seen.trouble and not any(seen.unseen.values())
         return {"counts": view.counts(seen), "phase": seen.phase.value, "known": known}
 
     async def _plan(self, _peer: Peer, _parameters: dict[str, Any], _send: Send) -> dict[str, Any]:
@@ -86,7 +87,7 @@ class Requests:
 
     async def _silence(self, peer: Peer, parameters: dict[str, Any], _send: Send) -> dict[str, Any]:
         id, reason, seconds = parameters["finding"], parameters.get("reason", ""), parameters.get("seconds")
-        if id not in {contract.printable(finding.id) for finding in self._corridor.view.findings}:
+        if id not in {printable(finding.id) for finding in self._corridor.view.findings}:
             raise NotFound(f"there is no finding {id}", "agentctl status --json has their ids")
         if seconds is not None and not 0 < seconds <= LONGEST_SNOOZE:
             raise AgentError(Kind.USAGE, "a finding is snoozed for a year at most", "agentctl ack has no end")
@@ -118,7 +119,7 @@ class Requests:
         subject = parameters["subject"]
         known = self._corridor.store.restarts()
         chain = why.explain(self._corridor.view, subject, known)
-        if not chain and subject.isdigit():
+        if not chain and subject.isdecimal():
             chain = why.explain(self._corridor.view, unit_of_main(self._corridor.units, int(subject)), known)
         if not chain:
             self._be_sure()
@@ -128,10 +129,10 @@ class Requests:
         return {"chain": why.chain_json(chain), "lines": why.lines(chain, zone=zone)}
 
     async def _history(self, _peer: Peer, parameters: dict[str, Any], _send: Send) -> dict[str, Any]:
-        store, limit = self._corridor.store, min(parameters.get("limit", LONGEST_HISTORY), LONGEST_HISTORY)
+        store, limit = self._corridor.store, max(min(parameters.get("limit", LONGEST_HISTORY), LONGEST_HISTORY), 0)
         try:
             since = datetime.fromisoformat(parameters["since"]).astimezone(UTC) if "since" in parameters else None
-        except ValueError as problem:
+        except (ValueError, OverflowError) as problem:
             raise AgentError(Kind.USAGE, f"since: {parameters['since']!r:.60} is no time in ISO 8601") from problem
         restarts = store.restarts(parameters.get("unit"), since, limit)
         done = store.transactions(limit, since)
@@ -146,9 +147,9 @@ def recorded_json(item: Recorded) -> dict[str, Any]:
     """Return a restart of the past as `history` shows it."""
     return {
         "transaction": view.transaction_json(item.transaction) if item.transaction else None,
-        "unit": contract.printable(item.attempt.unit),
+        "unit": printable(item.attempt.unit),
         "begun": contract.stamp(item.attempt.begun),
-        "reasons": [contract.printable(reason) for reason in item.reasons],
+        "reasons": [printable(reason) for reason in item.reasons],
         "cves": list(item.cves),
         "outcome": contract.outcome(item.attempt.outcome) if item.attempt.outcome else None,
     }

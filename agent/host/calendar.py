@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from agent.model.contract import printable
 from agent.model.errors import AgentError, Kind
+from agent.model.text import printable
 from agent.spawn import Done, run
 
 Run = Callable[[Sequence[str]], Done]

@@ -18,6 +18,7 @@ MOST_BYTES = 64 << 10
 MOST_MOUNTS = 1_000
 """That are gone through for the one that is the root, which is among the first."""
 MANAGER = 1
+OTHERS = "others"
 KERNEL_THREAD = 0x200000
 """PF_KTHREAD in linux/sched.h."""
 
@@ -112,7 +113,7 @@ def read_crowd(host: Host, pid: int) -> str:
     if process is None:
         return ""
     place = "/".join(process.cgroup.split("/")[:3])
-    return f"{place} {'root' if process.uid == 0 else 'others'}"
+    return f"{place} {'root' if process.uid == 0 else OTHERS}"
 
 
 def read_cgroup(host: Host, pid: int) -> str:

@@ -48,7 +48,9 @@ def scan(host: Host, pids: Sequence[int], pick: Pick, engine: Engine, limit: int
             if told is None:
                 yield from read(number)
             else:
-                yield from (told[pid] for pid in over(told, 0))
+                for pid in over(told, 0):
+                    why = told[pid]
+                    yield from (Unseen(pid, why),) if why else mappings.scan(host, (pid,), pick, engine, limit)
     finally:
         for reader in filter(None, others):
             _end(reader)
@@ -74,7 +76,7 @@ def _tell(pipe: int, read: Callable[[], Iterable[Found]]) -> NoReturn:
     status = 1
     try:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        rows = [(found.pid, found.why if isinstance(found, Unseen) else list(found.ids)) for found in read()]
+        rows = [(found.pid, found.why if isinstance(found, Unseen) else "") for found in read()]
         with open(pipe, "wb") as file:
             file.write(json.dumps(rows).encode())
         status = 0
@@ -82,7 +84,7 @@ def _tell(pipe: int, read: Callable[[], Iterable[Found]]) -> NoReturn:
         os._exit(status)
 
 
-def _hear(reader: _Reader | None) -> dict[int, Found] | None:
+def _hear(reader: _Reader | None) -> dict[int, Why | None] | None:
     """Return what another process found, by pid, once it is gone; None where there is none, or it did not end well."""
     if reader is None:
         return None
@@ -93,11 +95,7 @@ def _hear(reader: _Reader | None) -> dict[int, Found] | None:
         rows = json.loads(text)
     except ValueError:
         return None
-    return {pid: Unseen(pid, Why(told)) if isinstance(told, str) else Mapped(pid, _ids(told)) for pid, told in rows}
-
-
-def _ids(rows: list[list[int]]) -> mappings.Ids:
-    return frozenset((device, inode) for device, inode in rows)
+    return {pid: Why(told) if told else None for pid, told in rows}
 
 
 def _end(reader: _Reader) -> None:

@@ -1,4 +1,4 @@
-"""Values ↔ JSON, and the one sanitiser of foreign names.
+"""Values ↔ JSON.
 
 Two shapes: `encode`/`decode` carry any noun of the model between our own processes, losslessly (surrogates of
 PEP 383 included); `finding` is the shape of DESIGN §3 that others rely on, with every foreign name made
@@ -18,32 +18,9 @@ from agent.model.errors import AgentError, Kind
 from agent.model.facts import FileId, Indexed, StaleProcess
 from agent.model.findings import Finding, StaleUnit
 from agent.model.restarts import Outcome
+from agent.model.text import printable, typed
 
 T = TypeVar("T")
-
-
-def printable(name: str) -> str:
-    """Return `name` with everything that a terminal, a log line or a parser could trip over escaped.
-
-    Keeps printable characters and plain blanks; escapes control and format characters (`\\x1b`, `\\u202e`), lone
-    surrogates (the bytes of names that are not UTF-8, `\\xff`), other blanks and the backslash itself.
-    """
-    if name.isascii() and name.isprintable() and "\\" not in name:
-        return name
-    return "".join(_escaped(character) for character in name)
-
-
-def _escaped(character: str) -> str:
-    code = ord(character)
-    if character == "\\":
-        return "\\\\"
-    if character == " " or character.isprintable():
-        return character
-    if 0xDC80 <= code <= 0xDCFF:
-        return f"\\x{code - 0xDC00:02x}"
-    if code < 0x100:
-        return f"\\x{code:02x}"
-    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def stamp(moment: datetime | None) -> str | None:
@@ -151,7 +128,7 @@ def finding(item: Finding) -> dict[str, Any]:
         "subject": printable(item.subject),
         "severity": item.severity.value,
         "summary": printable(item.summary),
-        "advice": printable(item.advice),
+        "advice": typed(printable(item.advice)),
         "since": stamp(item.since),
         "evidence": evidence(item.evidence),
     }

@@ -10,6 +10,7 @@ from agent.model.facts import Transaction
 from agent.model.findings import Finding, Severity
 from agent.model.memory import Memory, Silence
 from agent.model.restarts import Outcome, Plan
+from agent.model.text import printable
 
 
 class Phase(StrEnum):
@@ -68,7 +69,7 @@ def recalled(memory: Memory, mode: str) -> View:
 def told(view: View) -> tuple[Finding, ...]:
     """Return the findings that nobody silenced."""
     silenced = {silence.id for silence in view.silences}
-    return tuple(finding for finding in view.findings if contract.printable(finding.id) not in silenced)
+    return tuple(finding for finding in view.findings if printable(finding.id) not in silenced)
 
 
 def counts(view: View) -> dict[str, int]:
@@ -83,8 +84,8 @@ def transaction_json(transaction: Transaction) -> dict[str, Any]:
         "id": transaction.id,
         "begun": contract.stamp(transaction.begun),
         "ended": contract.stamp(transaction.ended),
-        "command": contract.printable(transaction.command),
-        "requester": contract.printable(transaction.requester),
+        "command": printable(transaction.command),
+        "requester": printable(transaction.requester),
         "changes": contract.encode(transaction.changes),
         "unfinished": [state.name for state in transaction.unfinished],
     }
@@ -102,12 +103,12 @@ def view_json(view: View) -> dict[str, Any]:
         "transaction": transaction_json(view.transaction) if view.transaction else None,
         "restarts": [contract.outcome(outcome) for outcome in view.outcomes],
         "plan": plan_json(view.plan) if view.plan else None,
-        "held": contract.printable(view.held),
+        "held": printable(view.held),
         "braked": view.braked,
         "detail": view.detail,
-        "unseen": [contract.printable(line) for lines in view.unseen.values() for line in lines],
-        "trouble": contract.printable(view.trouble),
-        "rejected": contract.printable(view.rejected),
+        "unseen": [printable(line) for lines in view.unseen.values() for line in lines],
+        "trouble": printable(view.trouble),
+        "rejected": printable(view.rejected),
     }
 
 
@@ -115,9 +116,9 @@ def _silenced_json(view: View) -> list[dict[str, Any]]:
     """Return the findings that somebody silenced, each with who did so, why, and for how long."""
     known = {silence.id: silence for silence in view.silences}
     return [
-        {"finding": contract.finding(finding), "silence": silence_json(known[contract.printable(finding.id)])}
+        {"finding": contract.finding(finding), "silence": silence_json(known[printable(finding.id)])}
         for finding in view.findings
-        if contract.printable(finding.id) in known
+        if printable(finding.id) in known
     ]
 
 
@@ -126,7 +127,7 @@ def silence_json(silence: Silence) -> dict[str, Any]:
     return {
         "id": silence.id,
         "kind": silence.kind.value,
-        "reason": contract.printable(silence.reason),
+        "reason": printable(silence.reason),
         "uid": silence.uid,
         "at": contract.stamp(silence.at),
         "until": contract.stamp(silence.until),
@@ -143,9 +144,9 @@ def plan_json(plan: Plan) -> dict[str, Any]:
                 "number": wave.number,
                 "steps": [
                     {
-                        "unit": contract.printable(step.unit),
-                        "pulls": [contract.printable(name) for name in step.pulls],
-                        "reasons": [contract.printable(reason) for reason in step.reasons],
+                        "unit": printable(step.unit),
+                        "pulls": [printable(name) for name in step.pulls],
+                        "reasons": [printable(reason) for reason in step.reasons],
                         "expected": step.expected,
                     }
                     for step in wave.steps

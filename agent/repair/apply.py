@@ -7,9 +7,9 @@ from datetime import datetime
 from functools import partial
 
 from agent.host.mail.exim_config import GENERATED
-from agent.model.contract import printable
 from agent.model.errors import AgentError
 from agent.model.facts import Host
+from agent.model.text import printable
 from agent.repair.files import back_up, read, replace
 from agent.repair.propose import Edit, Repair
 from agent.spawn import Done, run

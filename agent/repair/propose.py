@@ -9,9 +9,9 @@ from typing import Any
 
 from agent.host.mail.exim_config import CHOICES, GENERATED, NAME, assignments, edited, with_hostnames
 from agent.host.mail.exim_pending import Pending
-from agent.model.contract import printable
 from agent.model.errors import AgentError, Kind
 from agent.model.facts import Host
+from agent.model.text import printable
 from agent.repair.files import read
 
 HOSTS = "/etc/hosts"

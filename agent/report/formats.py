@@ -12,6 +12,8 @@ from typing import Any
 
 from agent.model.findings import Confidence, Severity
 from agent.model.restarts import MANAGER, Disposition
+from agent.model.text import typed
+from agent.model.users import uid_of
 
 Printed = tuple[str, int]
 Row = Mapping[str, Any]
@@ -96,13 +98,14 @@ def needrestart(
     for row in rows:
         if not _is_unit(row) or not row["evidence"]["processes"]:
             continue
-        unit, uid = row["subject"], sessions.get(row["subject"], row["evidence"]["processes"][0]["uid"])
+        unit = row["subject"]
+        uid = _user_of(unit, sessions.get(unit, row["evidence"]["processes"][0]["uid"]))
         if row["evidence"]["disposition"] == Disposition.CONTAINER:
             found["CONT"].add(_container(unit))
         elif (session := _session(unit, users.get(uid, str(uid)))) is not None:
             found["SESS"].add(session)
         else:
-            found["SVC"].add("systemd-manager" if unit == MANAGER else unit)
+            found["SVC"].add("systemd-manager" if unit == MANAGER else typed(unit))
     records = [("VER", NEEDRESTART), *_kernel(reboot.get("kernel")), *_microcode(reboot.get("microcode"))]
     for key, values in found.items():
         records += [(key, value) for value in sorted(values, key=lambda value: (value.lower(), value))]
@@ -134,6 +137,12 @@ def _session(unit: str, user: str) -> str | None:
     if unit.startswith("user@"):
         return f"{user} @ user manager service"
     return None
+
+
+def _user_of(unit: str, uid: int) -> int:
+    """Return whose unit it is: a user's own one may hold processes of somebody else's, of `uid`."""
+    theirs = uid_of(unit.partition("/")[0])
+    return uid if theirs is None else theirs
 
 
 def _container(unit: str) -> str:

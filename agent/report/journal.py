@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
-from agent.model.contract import printable
+from agent.model.text import printable
 
 JOURNALD = "/run/systemd/journal/socket"
 IDENTIFIER = "aftercared"

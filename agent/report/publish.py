@@ -12,9 +12,9 @@ from datetime import datetime
 
 import sdnotify
 
-from agent.model.contract import printable
 from agent.model.findings import Finding, StaleUnit
 from agent.model.restarts import BROKEN, UNTOUCHED, Disposition, Result
+from agent.model.text import printable
 from agent.model.view import Phase, View, told, view_json
 
 STATE = "state.json"

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
-from agent.model.contract import outcome, printable, stamp
+from agent.model.contract import outcome, stamp
 from agent.model.facts import Change, StaleFile, StaleProcess, Transaction
 from agent.model.findings import StaleUnit
 from agent.model.memory import Recorded
 from agent.model.restarts import UNTOUCHED, Disposition, Outcome, Result
+from agent.model.text import printable
 from agent.model.view import View
 
 SHOWN = 8

@@ -10,8 +10,8 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from agent.model.contract import printable
 from agent.model.errors import AgentError, Kind
+from agent.model.text import printable
 from agent.spawn import Done, absolute
 from agent.spawn.beside import run_async
 from agent.spawn.transient import SANDBOX, literal

@@ -78,6 +78,7 @@ async def resume(attempts: Sequence[Attempt], rules: Sequence[Rule], hands: Hand
     due = [step for step in steps.values() if _is_untouched(step, units.get(step.unit))]
     reason = await held(hands)
     refused, tested = await _refuse([] if reason else due, units, hands)
+    reason = reason or await held(hands)
     refused |= {step.unit: _not_run(step, reason) for step in due if reason}
     watches = [Watch(steps[name], attempt, hands.clock(), tested.get(name, ())) for name, attempt in pending.items()]
     outcomes = await _carry_out(watches, due, refused, hands)

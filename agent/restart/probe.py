@@ -12,9 +12,9 @@ import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from agent.model.contract import printable
 from agent.model.errors import AgentError
 from agent.model.probes import PORTS, Probe, Way
+from agent.model.text import printable
 from agent.spawn import Done
 from agent.spawn.transient import run_as
 

@@ -20,13 +20,17 @@ from agent.model.facts import Change, Indexed, Snapshot, Transaction
 from agent.model.findings import CheckResult, Finding, Survey
 from agent.model.memory import Memory, Recorded, Silence
 from agent.model.restarts import BROKEN, CAME_BACK, UNTOUCHED, Attempt, Outcome, Step, brake_after
+from agent.model.text import printable
 from agent.store import files, rows, silences
 from agent.store.database import FULL, Database
 
 LONGEST = 300
 COUNTED = 5
 """So many of the last restarts say how long the next one will take."""
-LAST_ENDED = "SELECT * FROM attempts WHERE id IN (SELECT max(id) FROM attempts WHERE outcome IS NOT NULL GROUP BY unit)"
+LAST_ENDED = """SELECT * FROM attempts
+    WHERE id IN (SELECT max(id) FROM attempts WHERE outcome IS NOT NULL GROUP BY unit)
+    AND (unit NOT LIKE 'user@%.service/%' OR id > (SELECT max(id) FROM attempts) - 1000)"""
+"""The last attempt at each unit; of users' units, which have any number of names, those among the last thousand."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -138,7 +142,7 @@ class Store:
 
         ran: the checks that these come from; what was known of others stays so.
         """
-        ids = [contract.printable(finding.id) for finding in findings]
+        ids = [printable(finding.id) for finding in findings]
         known = dict(self._database.execute("SELECT id, at FROM since").fetchall())
         since = {id: at for id, at in known.items() if id.partition("/")[0] not in ran}
         since |= {id: known.get(id, now.isoformat()) for id in ids}

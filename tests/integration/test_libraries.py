@@ -15,7 +15,7 @@ from agent.model.errors import AgentError, Kind
 from agent.model.facts import Host, Retired, Unit
 from agent.model.findings import CheckResult, Finding, Severity
 from agent.model.restarts import Attempt, Disposition, Outcome, Result, Rule
-from tests.integration.herd import LIBRARY, NEW, OLD, OTHER, PROGRAM, Root, evidence, holding
+from tests.integration.herd import LIBRARY, OLD, OTHER, PROGRAM, Root, evidence, holding
 
 NOW = datetime(2026, 11, 22, 15, 16, 58, tzinfo=UTC)
 UNIT = "demo.service"
@@ -40,9 +40,8 @@ class Stale:
 
 @pytest.fixture
 def stale(root: Root, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stale]:
-    before = root.index()
     with holding(root.at(LIBRARY)) as pid:
-        root.install("libdemo", "1.1", {LIBRARY: NEW})
+        retired = root.upgrade(transaction=4)
         process = read_process(Host(), pid)
         assert process
         unit = Unit(
@@ -50,7 +49,7 @@ def stale(root: Root, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stale]:
         )
         units = {UNIT: unit}
         monkeypatch.setattr(libraries, "read_units", lambda host: units)
-        yield Stale(root, root.retire(before, transaction=4), pid, units)
+        yield Stale(root, retired, pid, units)
 
 
 def test_a_stale_unit_is_restarted_and_said_so(stale: Stale) -> None:
@@ -64,20 +63,33 @@ def test_a_stale_unit_is_restarted_and_said_so(stale: Stale) -> None:
 def test_a_users_unit_is_his_until_a_rule_speaks_of_it_and_few_of_its_processes_are_told(
     root: Root, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = root.index()
     with holding(root.at(LIBRARY), code="import os, signal; [os.fork() or signal.pause() for _ in range(7)]") as pid:
-        root.install("libdemo", "1.1", {LIBRARY: NEW})
+        retired = root.upgrade()
         process = read_process(Host(), pid)
         assert process
         his = Unit("user@1000.service/demo.service", kind="service", control_group=process.cgroup, start_burst=0)
         monkeypatch.setattr(libraries, "read_units", lambda host: {his.name: his})
-        retired = root.retire(before)
         (finding,) = root.check(retired, options={"most_told": 50}).findings
         (ruled,) = root.check(retired, rules=(Rule("user@*.service/*", Disposition.RESTART),)).findings
     assert (len(evidence(finding).processes), evidence(finding).total) == (users.FEW, 8)
     assert finding.subject == his.name and evidence(finding).disposition is Disposition.SESSION
     assert evidence(finding).reason.startswith("user ") and "--uid=1000" in finding.advice
     assert evidence(ruled).disposition is Disposition.RESTART and ruled.advice == f"agentctl restart {his.name}"
+
+
+def test_of_very_many_old_files_of_a_process_some_of_each_package_are_told(root: Root) -> None:
+    """Any user may map all that there are: what is told of him must not outgrow an answer."""
+    names = {f"/usr/lib/gconv/{number}.so": OLD for number in range(libraries.MOST_FILES + 20)}
+    root.install("libc6", "1", names)
+    before = root.index()
+    with holding(*map(root.at, names), root.at(LIBRARY)):
+        root.install("libc6", "2", dict.fromkeys(names, OTHER))
+        root.upgrade()
+        retired = root.retire(before)
+        (finding,), (whole,) = (root.check(retired, options=some).findings for some in ({"most_told": 50}, {}))
+    told, every = evidence(finding).processes[0].files, evidence(whole).processes[0].files
+    assert (len(set(told)), len(every)) == (libraries.MOST_FILES, len(names) + 1)
+    assert {file.package for file in told} == {"libc6", "libdemo"}
 
 
 def test_policy_and_likelihood_reach_the_finding(stale: Stale) -> None:

@@ -35,15 +35,16 @@ from agent.model.errors import AgentError
 from agent.model.facts import Host, Retired, Unit
 from agent.model.findings import CheckResult, Confidence, Request, StaleUnit
 from agent.model.restarts import Disposition
+from agent.model.text import printable
 from agent.report import formats
 from agent.restart.plan import make_plan
 from agent.stale.blame import unit_of
 from tests.integration.herd import (
     LIBRARY,
-    NEW,
     NOBODY,
     OTHER,
     REPOSITORY,
+    UNPRIVILEGED,
     WORKER,
     Root,
     evidence,
@@ -51,6 +52,7 @@ from tests.integration.herd import (
     stale_pids,
     started,
 )
+from tests.integration.waiting import until
 
 PYTHON = str(Path("/usr/bin/python3").resolve())
 RUNS = frozenset({"os.exec", "os.fork", "os.posix_spawn", "os.system", "subprocess.Popen"})
@@ -106,7 +108,7 @@ def printed(result: CheckResult) -> dict[str, str]:
     view = {"v": 1, "checked_at": None, "findings": findings, "detail": {}, "unseen": list(result.unseen)}
     return {
         "json": json.dumps(findings, indent=1, ensure_ascii=False),
-        "nagios": formats.nagios(findings, [contract.printable(line) for line in result.unseen])[0],
+        "nagios": formats.nagios(findings, [printable(line) for line in result.unseen])[0],
         "needrestart": formats.needrestart(findings)[0],
         "openmetrics": formats.openmetrics(findings)[0],
         "text": blocks.write(screens.status(view)),
@@ -139,10 +141,9 @@ def stale_as(root: Root, executable: Path, code: str = "") -> Iterator[int]:
 
 def replaced(root: Root) -> tuple[Retired, ...]:
     """Replace libdemo as if in ten minutes, so that every interpreter is older and worth a question."""
-    before = root.index()
-    root.install("libdemo", "1.1", {LIBRARY: NEW})
+    retired = root.upgrade()
     os.utime(root.at("/var/lib/dpkg/info/libdemo.list"), (time.time() + 600,) * 2)
-    return root.retire(before)
+    return retired
 
 
 # Names
@@ -192,7 +193,7 @@ def test_sec_8_whatever_a_process_calls_itself_is_one_printable_record(root: Roo
         assert os.fsencode(process.comm) == comm[:15]
         assert_one_record_each(result)
         data = json.loads(printed(result)["json"])
-        assert data[0]["evidence"]["processes"][0]["comm"] == contract.printable(process.comm)
+        assert data[0]["evidence"]["processes"][0]["comm"] == printable(process.comm)
 
 
 # What belongs to a process is neither run, nor loaded, nor read
@@ -257,8 +258,7 @@ def test_sec_5_who_turns_into_an_interpreter_when_he_is_looked_at_is_not_run(roo
             assert_left_alone(root, flag)
         with open(own, "rb"):
             pass
-        while os.readlink(f"/proc/{pid}/exe") != PYTHON:
-            time.sleep(0.02)
+        until(lambda: os.readlink(f"/proc/{pid}/exe") == PYTHON, "another program")
         assert pid not in stale_pids(look(root, retired)), "another program by now"
 
 
@@ -355,10 +355,9 @@ def test_sec_15_who_maps_and_deletes_files_all_the_time_is_never_stale(root: Roo
     home = place / "home"
     home.mkdir()
     os.chown(home, NOBODY, NOBODY)
-    argv = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
     with (
         holding(root.at(LIBRARY)) as honest,
-        holding(code=CHURN.format(home=str(home), own=str(OTHER)), argv=argv) as pid,
+        holding(code=CHURN.format(home=str(home), own=str(OTHER)), argv=UNPRIVILEGED) as pid,
     ):
         retired = replaced(root)
         for _ in range(5):

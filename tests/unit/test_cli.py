@@ -205,6 +205,11 @@ def test_a_session_belongs_to_who_logged_in(tmp_path: Path) -> None:
     assert dict(foreign.read_sessions(rows, Host(proc=str(tmp_path)))) == {"session-3.scope": 1000}
 
 
+def test_a_finding_of_another_check_is_no_session_whatever_it_is_about() -> None:
+    domain = FINDING | {"check": "spf", "subject": "session-3.scope.example", "evidence": {"domain": "x"}}
+    assert dict(foreign.read_sessions([domain])) == {}
+
+
 @pytest.mark.parametrize(
     "view", [SEEN | {"findings": [], "trouble": "no worker"}, SEEN | {"findings": [], "checked_at": None}]
 )
@@ -345,7 +350,9 @@ def test_yesterday_began_at_midnight_where_the_reader_lives() -> None:
     assert ask.moment("yesterday", NOW) == today - timedelta(days=1)
 
 
-@pytest.mark.parametrize("text", ["yesterday-ish", "", "3 parsecs", "99999999 days"])
+@pytest.mark.parametrize(
+    "text", ["yesterday-ish", "", "3 parsecs", "99999999 days", "999999 years", "0001-01-01T00:00:00+14:00"]
+)
 def test_what_is_no_time_is_usage(text: str) -> None:
     with pytest.raises(AgentError, match="is no time"):
         ask.moment(text, NOW)
@@ -441,6 +448,14 @@ def test_what_waits_for_a_reboot_stands_under_its_heading() -> None:
 
 
 @pytest.mark.real
+def test_what_a_locale_has_no_letters_for_is_escaped() -> None:
+    code = "from agent.cli.main import main; main(['doctor', '--socket', '/nowhere']); print('→ libsßl')"
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, env=os.environ | {"PYTHONIOENCODING": "latin-1"}, capture_output=True, cwd=ROOT)
+    assert done.stdout.endswith(b"\\u2192 libs\xdfl\n") and b"Traceback" not in done.stderr
+
+
+@pytest.mark.real
 def test_a_reader_who_goes_away_is_no_traceback() -> None:
     code = "import sys; from agent.cli.main import main; sys.exit(main(['doctor']))"
     read, write = os.pipe()
@@ -512,6 +527,23 @@ def test_on_a_terminal_each_wave_is_asked_about(monkeypatch: pytest.MonkeyPatch)
     status, asked, shown = talk(monkeypatch, "y\nn\nyes\n", {})
     assert (status, asked) == (0, [["nginx.service"], ["init.scope"]])
     assert "1.5 s" in shown and "ssh.service" in shown
+
+
+NAME, SHOWN = "openvpn@my\\x2dvpn.service", "openvpn@my\\\\x2dvpn.service"
+"""A unit as systemd calls it, and in the contract, where each backslash is doubled."""
+
+
+def test_units_with_backslashes_are_shown_and_asked_for_as_systemd_names_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    wave = {"number": 50, "steps": [{"unit": SHOWN, "pulls": [], "reasons": [], "expected": None}]}
+    monkeypatch.setitem(PLAN, "waves", [wave])
+    _, asked, shown = talk(monkeypatch, "y\nn\n", {})
+    assert asked == [[NAME]] and NAME in shown and SHOWN not in shown
+    assert ask.full_name(SHOWN) == ask.full_name(NAME) == NAME
+    known = [{"id": f"libraries/{SHOWN}", "subject": SHOWN}]
+    assert {silence.id_of(name, known) for name in (SHOWN, NAME, NAME.removesuffix(".service"))} == {known[0]["id"]}
+    block = blocks.Table("Units", ("unit", "command"), ((SHOWN, f"systemctl status '{SHOWN}'"),))
+    for shown in map(blocks.readable, (block, blocks.Line(SHOWN), blocks.Entry(SHOWN, SHOWN, SHOWN))):
+        assert NAME in blocks.write([shown]) and SHOWN not in blocks.write([shown])
 
 
 def test_a_unit_that_does_not_come_back_ends_the_questions(monkeypatch: pytest.MonkeyPatch) -> None:

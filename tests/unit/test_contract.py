@@ -12,6 +12,7 @@ from agent.model.errors import AgentError
 from agent.model.facts import FileId, Indexed, Retired, StaleFile, StaleProcess
 from agent.model.findings import CheckResult, Confidence, Finding, Severity, StaleUnit
 from agent.model.restarts import Attempt, Disposition, Outcome, Result, Rule
+from agent.model.text import printable
 
 NOW = datetime(2026, 11, 22, 15, 16, 58, 123456, UTC)
 STALE = StaleUnit(
@@ -90,10 +91,10 @@ def test_json_of_another_shape_is_refused_with_a_sentence(data: object) -> None:
     ],
 )
 def test_foreign_names_are_made_printable(name: str, shown: str) -> None:
-    assert contract.printable(name) == shown
+    assert printable(name) == shown
 
 
 @given(st.text(), st.text())
 def test_different_names_never_look_the_same_and_never_hold_a_control_character(one: str, other: str) -> None:
-    assert contract.printable(one).isprintable()
-    assert (contract.printable(one) == contract.printable(other)) == (one == other)
+    assert printable(one).isprintable()
+    assert (printable(one) == printable(other)) == (one == other)

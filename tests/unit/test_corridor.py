@@ -12,14 +12,14 @@ import pytest
 
 from agent.checks.registry import CHECKS, Check
 from agent.config.settings import Settings
-from agent.daemon import apart
+from agent.daemon import agenda, apart
 from agent.daemon.corridor import Corridor
 from agent.daemon.doors import done
 from agent.daemon.errands import by_hand, why_not
 from agent.daemon.requests import Requests
 from agent.daemon.watchers import Watchers
 from agent.model.errors import AgentError, Kind
-from agent.model.events import Asked, Checked, Looked, Peer, Reload, RestartsDone, Stop, Touched
+from agent.model.events import Asked, Checked, Due, Looked, Peer, Reload, RestartsDone, Stop, Touched
 from agent.model.facts import Transaction, Unit
 from agent.model.findings import CheckResult, Confidence, Finding, Severity, StaleUnit
 from agent.model.memory import Silence, SilenceKind
@@ -603,6 +603,8 @@ def test_while_packages_change_nothing_is_said_of_what_would_be_restarted(store:
         reading = Requests(corridor, Watchers()).methods()["Plan"].handler
         assert (await reading(ROOT, {}, none))["plan"]["waves"] == []
         assert (await Requests(corridor, Watchers()).methods()["Counts"].handler(ROOT, {}, none))["known"]
+        corridor.board.show(unseen={"libraries": ("9,720 processes",)})
+        assert not (await Requests(corridor, Watchers()).methods()["Counts"].handler(ROOT, {}, none))["known"]
         doors.is_locked = True
         with pytest.raises(AgentError, match="not yet known: a package transaction is under way") as caught:
             await reading(ROOT, {}, none)
@@ -730,12 +732,14 @@ def test_a_finding_that_somebody_silenced_is_not_told_and_still_acted_upon(store
     doors = ScriptedDoors(looked(stale("a.service", Disposition.DEFER)))
 
     async def play(corridor: Corridor) -> None:
-        soon = datetime.now(UTC) + timedelta(seconds=0.3)
-        store.silence(Silence("libraries/a.service", SilenceKind.SNOOZE, "", 0, datetime.now(UTC), soon))
+        silence = Silence("libraries/a.service", SilenceKind.SNOOZE, "", 0, NOW, datetime.now(UTC) + timedelta(hours=1))
+        store.silence(silence)
         corridor.hear()
         shown = view_json(corridor.view)
         assert shown["findings"] == [] and shown["silenced"][0]["finding"]["subject"] == "a.service"
         assert counts(corridor.view)["warning"] == 0
+        store.silence(replace(silence, until=datetime.now(UTC) + timedelta(seconds=0.1)))
+        corridor.hear()
         await until(lambda: not corridor.view.silences)
         assert view_json(corridor.view)["findings"]
 
@@ -768,3 +772,70 @@ def test_a_check_that_runs_apart_changes_its_own_findings_alone(store: Store, mo
 
     drive(store, doors, play)
     assert "tell set-right" in doors.done
+
+
+def test_the_agent_tries_again_to_be_what_is_on_disk_after_the_transaction_that_kept_it_from_it(store: Store) -> None:
+    doors = ScriptedDoors(looked(), Looked(outdated="9.9"))
+
+    async def play(corridor: Corridor) -> None:
+        doors.gate = asyncio.Event()
+        ask(corridor, "wait")
+        await until(lambda: "restart aftercare.service" in doors.done)
+        doors.is_locked = True
+        doors.gate.set()
+        await until(lambda: "tell held" in doors.done)
+        doors.is_locked = False
+        corridor.put(Touched(Topic.PACKAGES, "x", datetime.now(UTC)))
+        await until(lambda: doors.done.count("restart aftercare.service") == 2)
+
+    drive(store, doors, play)
+
+
+def test_the_agent_waits_with_its_own_restart_until_that_can_be_written_down(store: Store) -> None:
+    doors = ScriptedDoors(looked(), Looked(outdated="9.9"))
+
+    async def play(corridor: Corridor) -> None:
+        with full_disk():
+            store.keep_settings("{}")
+            ask(corridor, "wait")
+            await until(lambda: doors.done.count("look hard") + doors.done.count("look") > 1)
+            await asyncio.sleep(0.1)
+            assert "restart aftercare.service" not in doors.done
+        store.write_back()
+        corridor.put(Touched(Topic.PACKAGES, "x", datetime.now(UTC)))
+        await until(lambda: "restart aftercare.service" in doors.done)
+
+    drive(store, doors, play)
+
+
+def test_an_order_of_one_who_went_away_is_not_carried_out(store: Store) -> None:
+    doors = ScriptedDoors(looked(stale("db.service", Disposition.DEFER)))
+
+    async def play(corridor: Corridor) -> None:
+        ask(corridor, "restart", units=["db.service"]).cancel()
+        await asyncio.sleep(0.2)
+        assert "restart db.service" not in doors.done
+
+    drive(store, doors, play)
+
+
+def test_a_clock_that_is_set_back_does_not_silence_the_watchdog(monkeypatch: pytest.MonkeyPatch) -> None:
+    shift = timedelta()
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]
+            return datetime.now(tz) + shift
+
+    monkeypatch.setattr(agenda, "datetime", Clock)
+
+    async def play() -> object:
+        nonlocal shift
+        diary = agenda.Agenda()
+        diary.wake("watchdog", Clock.now(UTC) + timedelta(seconds=0.05))
+        shift = -timedelta(hours=2)
+        async with asyncio.timeout(2):
+            return await diary.events.get()
+
+    event = asyncio.run(play())
+    assert isinstance(event, Due) and event.what == "watchdog"

@@ -752,3 +752,16 @@ def test_resuming_outlasts_a_systemd_that_never_answers() -> None:
     systemd.deaf_until = 10_000.0
     (outcome,) = asyncio.run(resume(daemon.unended, (), daemon.hands())).outcomes
     assert outcome.result is Result.TIMED_OUT
+
+
+def test_a_transaction_that_opens_while_a_configuration_is_tested_stops_what_is_resumed() -> None:
+    systemd = SmallSystemd(Sketch("web.service"))
+    daemon = Daemon(systemd)
+    daemon.attempts.append(Attempt(1, 5, "web.service", systemd.units["web.service"].invocation, NOW))
+
+    async def tests(step: Step, units: object) -> None:
+        daemon.closed = lambda: "a package transaction is under way"
+
+    hands = replace(daemon.hands(), precheck=tests)
+    (outcome,) = asyncio.run(resume(daemon.unended, (Rule("*"),), hands)).outcomes
+    assert outcome.result is Result.NOT_RUN and not systemd.starts

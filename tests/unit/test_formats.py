@@ -14,6 +14,7 @@ from agent.model import contract
 from agent.model.facts import StaleFile, StaleProcess
 from agent.model.findings import Confidence, Finding, Severity, StaleUnit
 from agent.model.restarts import Disposition
+from agent.model.text import printable
 from agent.report import formats
 
 NOW = datetime(2026, 11, 22, 15, 16, 58, tzinfo=UTC)
@@ -24,7 +25,7 @@ def rows(findings: Sequence[Finding]) -> list[dict[str, Any]]:
 
 
 def nagios(findings: Sequence[Finding], unseen: Sequence[str] = (), *, history: bool = True) -> formats.Printed:
-    return formats.nagios(rows(findings), [contract.printable(line) for line in unseen], history=history)
+    return formats.nagios(rows(findings), [printable(line) for line in unseen], history=history)
 
 
 def needrestart(findings: Sequence[Finding], **known: Any) -> formats.Printed:
@@ -174,8 +175,13 @@ def test_a_session_is_named_for_who_logged_in_and_not_for_who_runs_sshd() -> Non
     assert text.endswith("NEEDRESTART-SESS: alice @ session #1666\n")
 
 
-def test_what_the_contract_escaped_is_not_escaped_again() -> None:
-    assert needrestart([stale("a\\x2db.service")])[0] == needrestart([])[0] + "NEEDRESTART-SVC: a\\\\x2db.service\n"
+def test_a_users_unit_is_his_whoever_runs_in_it() -> None:
+    text, _ = needrestart([stale("user@1000.service/a.service", Disposition.SESSION, uid=0)], users={1000: "alice"})
+    assert text.endswith("NEEDRESTART-SESS: alice @ user manager service\n")
+
+
+def test_a_unit_is_called_what_systemd_takes() -> None:
+    assert needrestart([stale("a\\x2db.service")])[0] == needrestart([])[0] + "NEEDRESTART-SVC: a\\x2db.service\n"
 
 
 KERNEL = {"state": "version-upgrade", "running": "6.1.0-47-amd64", "expected": "6.1.0-56-amd64"}
@@ -229,7 +235,7 @@ def test_a_unit_that_is_down_but_not_stale_is_no_record() -> None:
 @given(st.lists(st.tuples(st.text(max_size=30), st.sampled_from(Disposition), st.text(max_size=10)), max_size=5))
 def test_each_unit_is_at_most_one_record(units: list[tuple[str, Disposition, str]]) -> None:
     findings = [stale(unit, disposition) for unit, disposition, _ in units]
-    text, _ = needrestart(findings, users={0: contract.printable(units[0][2]) if units else ""})
+    text, _ = needrestart(findings, users={0: printable(units[0][2]) if units else ""})
     *records, end = text.split("\n")
     assert end == "" and len(records) <= 1 + len(units)
     for record in records:

@@ -23,7 +23,7 @@ def found(result: Result, newest: int, hint: str = BROKEN) -> Finding:
     past = tuple(Replaced(number, "tzdata", None, NOW, "1", "2") for number in range(1, newest + 1))
     request = Request("libraries", NOW, attempts=(attempt,), past=past)
     verdict = Verdict(process, stale, (), Confidence.CERTAIN, 7)
-    return _stale_finding(Host(), request, Group("nginx.service", Unit("nginx.service"), (verdict,)), ())
+    return _stale_finding(Host(), request, Group("nginx.service", Unit("nginx.service"), (verdict,)), (), {})
 
 
 def disposition(finding: Finding) -> Disposition:

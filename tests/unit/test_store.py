@@ -184,6 +184,15 @@ def test_of_units_that_users_name_nothing_stays_for_ever(store: Store) -> None:
     assert store.restarts() == []
 
 
+def test_of_units_that_users_name_the_last_thousand_attempts_decide(store: Store) -> None:
+    names = ["a.service", *(f"user@1000.service/{number}.service" for number in range(1001))]
+    for name in names:
+        store.end(begin(store, name, 1), Outcome(name, Result.FAILED), NOW)
+    memory = store.memory()
+    assert [attempt.unit for attempt in memory.attempts] == [names[0], *names[2:]]
+    assert len(memory.broken) == 1001
+
+
 @pytest.mark.parametrize("rubbish", [b"not a database at all" * 100, b"SQLite format 3\0" + b"\xff" * 5000])
 def test_a_broken_file_is_kept_aside_and_a_new_one_begun(tmp_path: Path, rubbish: bytes) -> None:
     path = tmp_path / "history.sqlite"

@@ -19,10 +19,10 @@ from agent.host.mail.exim_mainlog import Observed, read_observed
 from agent.host.mail.exim_pending import Generate, Pending, read_pending
 from agent.host.mail.exim_routes import Route, Verdict, read_route
 from agent.host.network.hostname import ask_full_name, read_host_name
-from agent.model.contract import printable
 from agent.model.errors import AgentError
 from agent.model.facts import Host
 from agent.model.findings import CheckResult, Request
+from agent.model.text import printable
 
 OBSERVED = timedelta(days=7)
 """How far back the mainlog is looked at."""

@@ -8,8 +8,8 @@ from agent.host.mail.exim import Exim
 from agent.host.mail.exim_interfaces import Lost
 from agent.host.mail.exim_pending import Pending
 from agent.host.mail.exim_routes import Route
-from agent.model.contract import printable
 from agent.model.findings import Finding, Severity
+from agent.model.text import printable
 
 RELOAD = "systemctl reload exim4"
 REGENERATE = f"update-exim4.conf && {RELOAD}"

@@ -11,8 +11,8 @@ from agent.checks.exim.facts import REGENERATE, Facts, fault
 from agent.checks.exim.names import helo, own_names
 from agent.host.mail.exim_config import CHOICES, GENERATED, LOCAL_MACROS, OVERRIDE
 from agent.host.mail.exim_pending import Complaint, values_of
-from agent.model.contract import printable
 from agent.model.findings import Finding, Severity
+from agent.model.text import printable
 
 FROZEN = "MAIN_HARDCODE_PRIMARY_HOSTNAME"
 """The macro that dc_minimaldns makes of the host name."""

@@ -10,26 +10,31 @@ from datetime import datetime, timedelta
 
 from agent.checks.libraries import wording
 from agent.checks.libraries.likely import find_doubts, weigh
-from agent.checks.libraries.ownership import place
+from agent.checks.libraries.ownership import find_command, place
 from agent.checks.libraries.sighting import search_retired, search_strangers
 from agent.checks.libraries.sweep import describe_unseen, sweep_processes
 from agent.checks.libraries.timing import waits
 from agent.host import mappings, transactions
 from agent.host.packages import read_owners
 from agent.host.units import read_units
+from agent.host.user_units import read_user_units
 from agent.model import users
-from agent.model.contract import printable
 from agent.model.errors import AgentError
-from agent.model.facts import Host, StaleProcess, Unit
+from agent.model.facts import Host, StaleFile, StaleProcess, Unit
 from agent.model.findings import CheckResult, Confidence, Finding, Request, Severity, StaleUnit
-from agent.model.restarts import UNTOUCHED, Attempt, Disposition, Result, rule_for
+from agent.model.restarts import UNTOUCHED, Attempt, Disposition, Outcome, Result, rule_for
+from agent.model.text import printable
 from agent.stale.blame import unit_of
 from agent.stale.disposition import dispose
 from agent.stale.judge import Verdict
+from agent.stale.owners import group_of
 
 LOOK_AGAIN = timedelta(minutes=5)
+MOST_FILES = 100
+"""So many old files of a process are told one by one: any user may map all that there are before they are replaced."""
 REFUSED = Result.PRECHECK_FAILED
-"""Results of attempts in which nothing was restarted."""
+OUTSIDE = (Disposition.CONTAINER, Disposition.SESSION)
+"""What aftercare does not restart because somebody else's tool does."""
 SETTLED = (*wording.UP, "inactive", "failed")
 
 
@@ -75,7 +80,7 @@ def run(host: Host, request: Request) -> CheckResult:
         host, search, {state.name: state.version for state in snapshot.values()}, request.skip, request.crowds
     )
     doubts = find_doubts(host, snapshot, request)
-    units, silent = _read_units(host) if seen.verdicts or request.broken or doubts.any else ({}, ())
+    units, silent = _read_units(host, request.broken) if seen.verdicts or request.broken or doubts.any else ({}, ())
     guess = weigh(host, doubts, snapshot, units, seen.verdicts, engine, request, request.past)
     groups = tuple(_group((*seen.verdicts, *guess.verdicts), units, guess.firm))
     findings = (*_find(host, request, groups, units), *guess.findings)
@@ -98,10 +103,15 @@ def run(host: Host, request: Request) -> CheckResult:
     )
 
 
-def _read_units(host: Host) -> tuple[dict[str, Unit], tuple[str, ...]]:
-    """Return the units, or why there are none: what is stale is told by program then."""
+def _read_units(host: Host, broken: Sequence[Outcome]) -> tuple[dict[str, Unit], tuple[str, ...]]:
+    """Return the units, or why there are none: what is stale is told by program then.
+
+    Of users' units those too that did not come back: a user may run more than are looked at.
+    """
+    theirs = [outcome.unit for outcome in broken if users.parse(outcome.unit)]
     try:
-        return read_units(host), ()
+        units = read_units(host)
+        return units | (read_user_units(units, theirs) if theirs else {}), ()
     except AgentError as problem:
         return {}, (f"which units processes belong to: {problem.message}",)
 
@@ -111,7 +121,8 @@ def _group(verdicts: Iterable[Verdict], units: Mapping[str, Unit], firm: Contain
     owners: dict[str, Unit | None] = {}
     for verdict in verdicts:
         unit = unit_of(verdict.process.cgroup, units)
-        subject = wording.subject_of(unit, verdict.process.exe, verdict.process.comm)
+        program = group_of(verdict.process.cgroup) or verdict.process.exe
+        subject = wording.subject_of(unit, program, verdict.process.comm)
         members.setdefault(subject, []).append(verdict)
         owners[subject] = unit
     for subject in sorted(members):
@@ -126,7 +137,7 @@ def _identical(groups: Iterable[Group]) -> dict[str, list[str]]:
 def _find(host: Host, request: Request, groups: Sequence[Group], units: Mapping[str, Unit]) -> tuple[Finding, ...]:
     stale = [group for group in groups if group.stale]
     held = _read_held(host, request, stale)
-    found = {group.subject: _stale_finding(host, request, group, held[group.subject]) for group in stale}
+    found = {group.subject: _stale_finding(host, request, group, held[group.subject], units) for group in stale}
     for outcome in request.broken:
         if wording.is_down(outcome, units):
             known = found.get(outcome.unit)
@@ -136,7 +147,9 @@ def _find(host: Host, request: Request, groups: Sequence[Group], units: Mapping[
     return (*interrupted, *found.values())
 
 
-def _stale_finding(host: Host, request: Request, group: Group, held: tuple[str, ...]) -> Finding:
+def _stale_finding(
+    host: Host, request: Request, group: Group, held: tuple[str, ...], units: Mapping[str, Unit]
+) -> Finding:
     judged = [verdict for verdict in group.verdicts if verdict.stale]
     certain = any(verdict.confidence is Confidence.CERTAIN for verdict in judged)
     confidence = Confidence.CERTAIN if certain else Confidence.LIKELY
@@ -155,11 +168,20 @@ def _stale_finding(host: Host, request: Request, group: Group, held: tuple[str, 
     fixes, unlisted = _read_fixes(host, group.stale)
     stale = StaleUnit(group.subject, disposition, confidence, group.stale, fixes, reason, refused, opens_at, unlisted)
     finding = wording.stale_finding(stale, held)
+    if disposition in OUTSIDE and not held and (command := find_command(host, group.unit, people[0], units)):
+        finding = replace(finding, advice=command)
     if refused and not held:
         finding = replace(finding, advice=f"mend that, then: {finding.advice}")
     most = request.options.get("most_told")
     told = group.stale[: users.FEW if most and users.parse(group.subject) else most]
+    told = tuple(replace(process, files=_told(process.files)) for process in told) if most else told
     return replace(finding, evidence=replace(stale, processes=told, total=len(group.stale)))
+
+
+def _told(files: tuple[StaleFile, ...]) -> tuple[StaleFile, ...]:
+    """Return no more than MOST_FILES of the old files of a process, of as many packages as possible."""
+    one_each = {file.package: file for file in reversed(files)}.values()
+    return tuple(dict.fromkeys((*one_each, *files)))[:MOST_FILES]
 
 
 def _settling(request: Request, unit: str, last: int) -> Attempt | None:

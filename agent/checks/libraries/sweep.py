@@ -19,11 +19,13 @@ from agent.stale.judge import Verdict, judge
 USUAL = 4_000
 PATIENCE = 15.0
 """Seconds for those that have more."""
+ALLOWANCE = 4.0
+"""Seconds for the old files of one crowd: any user may have thousands of processes with hundreds of them."""
 MOST_NAMED = 5
 
 WORDS = {
     Why.MANY: f"with more than {MOST_MAPPINGS} mappings",
-    Why.LATE: f"with more than {USUAL} mappings, for want of time",
+    Why.LATE: f"with more than {USUAL} mappings, or among very many with old files, for want of time",
     Why.FAILED: "that could not be read",
     Why.STUCK: "at which an earlier look got stuck",
     Why.CROWD: "beside several at which earlier looks got stuck",
@@ -34,13 +36,15 @@ WORDS = {
 class Sweep:
     """What came of it: how many processes there were, those with old files, and the pids that were not seen.
 
-    old: every old file that somebody maps, identical or not.
+    old: every old file that somebody maps, identical or not. spent: seconds for the files of each crowd, and of all
+    together by the name of "".
     """
 
     count: int
     verdicts: list[Verdict] = field(default_factory=list)
     old: set[Retired] = field(default_factory=set)
     unseen: dict[Why, list[int]] = field(default_factory=dict)
+    spent: dict[str, float] = field(default_factory=dict)
 
 
 def sweep_processes(
@@ -76,9 +80,20 @@ def _take(
     host: Host, search: Search, installed: Mapping[str, str], done: Sweep, seen: Iterable[Mapped | Unseen]
 ) -> None:
     for found in seen:
-        missed = found if isinstance(found, Unseen) else _examine(host, search, installed, done, found)
+        missed = found if isinstance(found, Unseen) else _in_turn(host, search, installed, done, found)
         if missed and not processes.is_kernel_thread(host, missed.pid):
             done.unseen.setdefault(missed.why, []).append(missed.pid)
+
+
+def _in_turn(host: Host, search: Search, installed: Mapping[str, str], done: Sweep, found: Mapped) -> Unseen | None:
+    """Examine a process, unless its crowd has had more than its share. It matters who it is when there are many."""
+    begun = time.monotonic()
+    crowd = processes.read_crowd(host, found.pid) if done.spent.get("", 0.0) > ALLOWANCE else ""
+    if done.spent.get(crowd, 0.0) > ALLOWANCE and crowd.endswith(processes.OTHERS):
+        return Unseen(found.pid, Why.LATE)
+    missed = _examine(host, search, installed, done, found)
+    done.spent[crowd] = done.spent.get(crowd, 0.0) + time.monotonic() - begun
+    return missed
 
 
 def _examine(host: Host, search: Search, installed: Mapping[str, str], done: Sweep, found: Mapped) -> Unseen | None:

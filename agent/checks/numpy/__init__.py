@@ -21,11 +21,12 @@ from agent.host.loader.variables import read_login
 from agent.host.mounts import Mounts, read_mounts
 from agent.host.python.pyroots import read_names
 from agent.mkl.verdict import RANK, Kind
-from agent.model.contract import printable, stamp
+from agent.model.contract import stamp
 from agent.model.errors import AgentError
 from agent.model.errors import Kind as Problem
 from agent.model.facts import Host
 from agent.model.findings import CheckResult, Request
+from agent.model.text import printable
 
 MOST_ROWS = 300
 MOST_NAMED = 5

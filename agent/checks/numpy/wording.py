@@ -8,8 +8,8 @@ from typing import Any
 from agent.checks.numpy.judged import Judged, interpreter
 from agent.mkl.repairs import Repair
 from agent.mkl.verdict import Kind, Verdict
-from agent.model.contract import printable
 from agent.model.findings import Finding, Severity
+from agent.model.text import printable
 
 CHECK = "numpy"
 FINE = frozenset({Kind.NOT_MKL, Kind.OK, Kind.OK_UNCHANGED, Kind.INFO, Kind.UNKNOWN})

@@ -19,10 +19,10 @@ from agent.checks.spf.remembered import Memory, Row
 from agent.checks.spf.senders import Listen, Sender, Trace, hear, read_sender, sending_of
 from agent.checks.spf.wording import Judged, Proposal
 from agent.host.mail.exim import Ask, ask_exim
-from agent.model.contract import printable
 from agent.model.errors import AgentError, Kind
 from agent.model.facts import Host
 from agent.model.findings import CheckResult, Request
+from agent.model.text import printable
 from agent.spf.drift import HELO, MAIL_FROM, Judgement, Published, Sending, judge, judge_sources, repair
 from agent.spf.lint import UNKNOWN, Remark
 from agent.spf.ranges import is_publishable

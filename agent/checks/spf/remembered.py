@@ -13,6 +13,7 @@ from typing import Any
 from agent.checks.spf.lookups import Looked, spf_of
 from agent.model import contract
 from agent.model.errors import AgentError
+from agent.model.text import printable
 from agent.spf.answers import CUT_OFF
 from agent.spf.drift import Failures, Views
 from agent.spf.evaluate import Outcome
@@ -162,4 +163,4 @@ def failures_of(row: Row, looked: Looked, identity: str, now: datetime) -> Failu
         return None
     word = row.good.get(identity, "")
     good = (Result(word), row.at) if word and row.at else None
-    return Failures(row.count, row.since or now, contract.printable(looked.temperror), row.ttl, good)
+    return Failures(row.count, row.since or now, printable(looked.temperror), row.ttl, good)

@@ -15,10 +15,10 @@ from agent.host.mail.exim_mainlog import read_observed
 from agent.host.network.addresses import INSIDE, sort_of
 from agent.host.network.echo import Echo
 from agent.host.network.egress import USER, Egress, Way, ask_echo_as, read_egress
-from agent.model.contract import printable
 from agent.model.errors import AgentError
 from agent.model.facts import Host
 from agent.model.findings import Request
+from agent.model.text import printable
 from agent.spf.drift import Held, Sending, Source
 from agent.spf.evaluate import Resolver
 from agent.spf.ranges import Address

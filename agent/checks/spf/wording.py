@@ -10,8 +10,9 @@ from typing import Any
 
 from agent.checks.spf.lookups import Looked
 from agent.checks.spf.remembered import Row
-from agent.model.contract import printable, stamp
+from agent.model.contract import stamp
 from agent.model.findings import Finding, Severity
+from agent.model.text import printable
 from agent.spf.causes import ORDER
 from agent.spf.drift import Cell, Judgement, Source, Views
 from agent.spf.lint import CRITICAL, ERROR, LONGEST_STRING, WARNING, Remark

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from agent.config.needrestart.globs import Inexact, Pattern, to_globs
 from agent.config.needrestart.statements import Statement, Value, items, statements, value_of
-from agent.model.contract import printable
+from agent.model.text import printable
 
 SNIPPETS = "/etc/needrestart/conf.d"
 LONGEST = 100

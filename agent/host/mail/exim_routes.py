@@ -11,8 +11,8 @@ from enum import StrEnum
 
 from agent.host.mail.exim import PROGRAM, Ask, Exim, own_domains
 from agent.host.mail.exim_config import NAME
-from agent.model.contract import printable
 from agent.model.errors import AgentError
+from agent.model.text import printable
 from agent.spawn import Done
 
 ROUTED = re.compile(r"^  router = (\S+), transport = (\S+)$")

@@ -20,9 +20,9 @@ from agent.host.network.addresses import INSIDE, Address, Sort, family_of, parse
 from agent.host.network.echo import Echo
 from agent.host.network.nftables import Flow
 from agent.host.network.translation import Translation, Verdict, read_rules, read_translation
-from agent.model.contract import printable
 from agent.model.errors import AgentError, Kind
 from agent.model.facts import Host
+from agent.model.text import printable
 from agent.spawn import Done, last_words, run
 from agent.spawn.transient import run_as
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
 
-from agent.model.contract import printable
 from agent.model.errors import AgentError, Kind
+from agent.model.text import printable
 
 DEEPEST = 16
 """Chains that call each other; nftables itself allows no more."""

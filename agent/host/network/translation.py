@@ -14,9 +14,9 @@ from ipaddress import ip_address
 
 from agent.host.kernel import read_running
 from agent.host.network.nftables import Flow, judge_rules, parse_rules
-from agent.model.contract import printable
 from agent.model.errors import AgentError, Kind
 from agent.model.facts import Host
+from agent.model.text import printable
 from agent.spawn import last_words, run
 from agent.spawn.transient import run_as
 
