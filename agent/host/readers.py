@@ -1,7 +1,8 @@
 """A scan by a few processes at once: to read maps is the kernel's work, and it works on each core that asks it.
 
 The others are forks, which know at once what is looked for, and not threads, which would wait for Python's lock after
-each of the thousands of calls. What one of them did not bring to its end, this process reads itself.
+each of the thousands of calls. They tell whom they found something of, and this process reads that again: what it is
+may be more than fits into memory. What one of them did not bring to its end, this process reads itself.
 """
 
 import json
