@@ -50,7 +50,7 @@ def status(options: Namespace) -> int:
     emit(options, view, screens.status(view))
     if view["findings"]:
         return Exit.FINDINGS
-    return Exit.UNCHECKED if screens.is_doubtful(view) else Exit.CLEAN
+    return Exit.UNCHECKED if screens.is_doubtful(view) or view.get("unseen") else Exit.CLEAN
 
 
 def _counts(options: Namespace, problem: AgentError) -> int:

@@ -27,7 +27,7 @@ from agent.repair.propose import Repair, propose
 GRAVE = (Severity.CRITICAL, Severity.ERROR)
 SHOWN = 5
 VERDICTS = {
-    "local": "kept here",
+    "local": "its own",
     "remote": "leaves for another host",
     "refused": "nowhere: its mail is lost",
     "unknown": "not known",

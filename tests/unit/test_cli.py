@@ -221,6 +221,14 @@ def test_a_daemon_that_could_not_look_is_never_ok(
     assert capsys.readouterr().out.startswith("UNKNOWN - not seen: ")
 
 
+def test_what_could_not_be_looked_at_is_never_the_status_of_all_is_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    view = SEEN | {"findings": []}
+    answer(monkeypatch, {"Status": {"status": view}})
+    assert main.main(["status", "--json"]) == 0
+    answer(monkeypatch, {"Status": {"status": view | {"unseen": ["the record of a.example: SERVFAIL"]}}})
+    assert main.main(["status", "--json"]) == 3
+
+
 @pytest.mark.real
 def test_a_plugin_whose_daemon_is_down_says_unknown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main.main(["status", "--format", "nagios", "--socket", str(tmp_path / "none")]) == 3

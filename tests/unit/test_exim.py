@@ -556,6 +556,16 @@ def test_an_address_is_found_in_the_files_as_a_whole_word(host: Host) -> None:
     assert exim_config.read_places(host, "") == ()
 
 
+@pytest.mark.parametrize(("split", "wanted"), [("true", "PART"), ("false", "TEMPLATE")])
+def test_a_word_is_looked_for_in_the_files_that_are_read(host: Host, split: str, wanted: str) -> None:
+    part = f"{exim_config.PARTS}/transport/30_exim4-config_remote_smtp"
+    put(host, exim_config.CHOICES, f"dc_use_split_config='{split}'\n")
+    for path in (exim_config.LOCAL_MACROS, exim_config.TEMPLATE, part):
+        put(host, path, "interface = 192.0.2.1\n")
+    whole = (f"{exim_config.LOCAL_MACROS}:1", f"{exim_config.TEMPLATE}:1")
+    assert exim_config.read_places(host, "192.0.2.1") == {"PART": (f"{part}:1",), "TEMPLATE": whole}[wanted]
+
+
 # The mainlog
 
 

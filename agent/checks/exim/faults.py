@@ -102,7 +102,7 @@ def _overruled(facts: Facts) -> Iterator[Finding]:
             "override",
             Severity.INFO,
             f"{OVERRIDE} overrules everything that update-exim4.conf generates: edits of its files have no effect",
-            f"unless that is meant: mv {OVERRIDE} {OVERRIDE}.off && {REGENERATE}",
+            f"if that is meant: agentctl ack exim/override; else: mv {OVERRIDE} {OVERRIDE}.off && {REGENERATE}",
             files=[OVERRIDE],
             current=OVERRIDE,
             wanted=GENERATED,

@@ -152,9 +152,12 @@ def _is_ignored(name: str, names: Sequence[str]) -> bool:
 
 def read_places(host: Host, word: str) -> tuple[str, ...]:
     """Return where `word`, not empty, stands in what the configuration is made of, as FILE:LINE; not in comments."""
-    parts = (f"{PARTS}/{section}/{name}" for section in SECTIONS for name in _names(host.under(f"{PARTS}/{section}")))
+    choices = read_choices(host)
+    parts = [f"{PARTS}/{section}/{name}" for section in SECTIONS for name in _names(host.under(f"{PARTS}/{section}"))]
+    whole = [LOCAL_MACROS, TEMPLATE]
+    read = [*whole, *parts] if choices is None else parts if choices.split else whole
     found = []
-    for path in (OVERRIDE, LOCAL_MACROS, TEMPLATE, *parts):
+    for path in (OVERRIDE, *read):
         lines = (read_text(host, path) or "").split("\n")
         found += [f"{path}:{number}" for number, line in enumerate(lines, 1) if _says(line, word)]
     return tuple(found[:MOST_NAMES])
