@@ -60,6 +60,10 @@ def screen(data: dict[str, Any]) -> list[Block]:
     if detail["forwarded"]:
         words = "lately sent as domains of others, by forwarding (SRS would give such mail an own sender): "
         blocks.append(Line(words + ", ".join(detail["forwarded"])))
+    if detail["looked_up"]:
+        items = ", ".join(detail["looked_up"])
+        words = f"exim looks up more domains of its own by {items}: of these, those are judged that lately sent"
+        blocks.append(Line(f"{words}; `domains` in [spf] of aftercare.toml names others"))
     return blocks + [Line(f"not known: {line}") for line in data["unseen"]]
 
 
@@ -89,6 +93,8 @@ def _domain(row: dict[str, Any]) -> list[Block]:
     blocks: list[Block] = [Table(row["domain"], ("as", "verdict", "why"), tuple(rows))]
     if row["record"]:
         blocks.append(Line(f"    published: {row['record'][:RECORD_SHOWN]}"))
+    if row["judged_by"] == "resolver":
+        blocks.append(Line("    by this host's resolver alone: the zone's servers do not answer"))
     for remark in row["remarks"]:
         blocks.append(Line(f"    {remark['severity']}: {remark['message']}", remark["severity"]))
         if remark["advice"]:

@@ -9,10 +9,11 @@ from ipaddress import IPv6Address, ip_network
 from agent.spf.costs import weigh
 from agent.spf.lint import CRITICAL, ERROR, INFO, NEVER_A_SOURCE, SHOWN, UNKNOWN, WARNING, Remark, final_of, lint
 from agent.spf.publication import on_breakage, on_helo, on_publication, shown_age, whole
-from agent.spf.ranges import DOCUMENTATION, covers, is_proxy, is_publishable, literal, twin_of
+from agent.spf.ranges import DOCUMENTATION, Address, covers, is_proxy, is_publishable, literal, twin_of
 from agent.spf.reach import Hop, Reach
 from agent.spf.record import Mechanism, Record, Result, text_of
 from agent.spf.situation import HELO, Cell, Published, Sending
+from agent.spf.terms import bare
 
 MOST = 50
 """Nobody reads more remarks than these on one record, and a record of 64 KB could have thousands."""
@@ -21,6 +22,8 @@ NOT_A_PASS = (Result.FAIL, Result.SOFTFAIL, Result.NEUTRAL)
 HOSTS = re.compile(r"\+?(?:a|mx)(?:[:/]|\Z)", re.IGNORECASE)
 HELO_SEVERITY = {CRITICAL: ERROR}
 """A receiver that checks HELO goes on to MAIL FROM; bounces alone depend on it."""
+NAMED = 3
+"""Of the addresses of others so many are shown; the rest are counted."""
 ONE_HOST = {4: 32, 6: 64}
 """The shortest prefix of each family that names one host and no network of several."""
 
@@ -36,6 +39,11 @@ class Case:
     def missing(self, family: int) -> bool:
         """Return whether what sends over a family is known not to pass."""
         return any(cell.family == family and cell.verdict in (*NOT_A_PASS, Result.PERMERROR) for cell in self.cells)
+
+    def severity_of(self, family: int) -> str:
+        """Return how bad it is for what sends over a family that it does not pass; a warning where it does."""
+        found = [cell.severity for cell in self.cells if cell.family == family and cell.severity in ORDER[:3]]
+        return min(found, key=ORDER.index, default=WARNING) if self.missing(family) else WARNING
 
     @property
     def is_judged(self) -> bool:
@@ -55,7 +63,7 @@ def remarks_on(published: Published, sending: Sending, cells: tuple[Cell, ...], 
     case = Case(published, sending, cells)
     if published.helo_fault:
         return (on_helo(published),)
-    found = list(on_publication(published, cells, now))
+    found = list(on_publication(published, cells, sending.lasting, now))
     if published.record:
         found += _on_text(case, published.record)
         found += weigh(published.reach, early=case.is_judged)
@@ -121,10 +129,7 @@ def _drift(case: Case, record: Record) -> Iterator[Remark]:
             yield _not_listed(case, cell, record)
     for hop in [cost.hop for cost in case.published.reach.costs]:
         yield from _elsewhere(case, hop)
-    final = final_of(record)
-    for term in record.terms:
-        if isinstance(term, Mechanism) and term.network and (final is None or term.start < final.start):
-            yield from _not_ours(case, term, text_of(record, term))
+    yield from _not_ours(case, record)
 
 
 def _not_listed(case: Case, cell: Cell, record: Record) -> Remark:
@@ -145,15 +150,28 @@ def _not_listed(case: Case, cell: Cell, record: Record) -> Remark:
         message = (
             f"`{address}` says HELO `{published.domain}`, whose own record {ending}: bounces are judged by it alone"
         )
+        advice += "" if source.temporary else _of_own_name(case, address)
         return whole("helo-not-authorised", cell.severity, message, advice)
     message = f"`{address}` sends for `{published.domain}`, but the record {ending}"
     usable = [network for network in published.reach.authorised(6) if is_publishable(network)]
     if cell.family == 6 and not usable and not published.reach.opaque:
         message = f"mail leaves over IPv6 from `{address}`, but the record of `{published.domain}` lists none"
-        return whole("ipv6-not-listed", CRITICAL, message, f"{advice}; or set `disable_ipv6 = true` in exim")
+        return whole("ipv6-not-listed", cell.severity, message, f"{advice}; or set `disable_ipv6 = true` in exim")
     if cell.verdict == Result.SOFTFAIL:
         message += ": such mail is taken for junk, and fails DMARC unless it passes DKIM"
     return whole("not-authorised", cell.severity, message, advice)
+
+
+def _of_own_name(case: Case, address: Address) -> str:
+    """Return what the A or AAAA record of the name is and should be, where the record relies on it; else nothing."""
+    reach, kind = case.published.reach, "A" if address.version == 4 else "AAAA"
+    hop = next((cost.hop for cost in reach.costs if bare(cost.hop.term) == "a"), None)
+    networks = reach.networks_of(hop.start) if hop else None
+    if networks is None:
+        return ""
+    found = ", ".join(str(item.network_address) for item in networks if item.version == address.version)
+    state = f"leads to {found}" if found else "is missing"
+    return f"; or let the {kind} record of {case.published.domain}, which {state}, lead to {address}"
 
 
 def _elsewhere(case: Case, hop: Hop) -> Iterator[Remark]:
@@ -167,35 +185,67 @@ def _elsewhere(case: Case, hop: Hop) -> Iterator[Remark]:
     whose = "Cloudflare's, a web proxy" if proxied else "not this host"
     message = f"`{hop.term:.{SHOWN}}` now authorises `{networks[0]}` ({whose})"
     advice = "name the host's addresses with `ip4:` and `ip6:`, or use `a:` with a name that leads to this host itself"
-    yield Remark("leads-elsewhere", CRITICAL if missing else ERROR, hop.start, hop.end, message, advice)
+    severities = [case.severity_of(network.version) for network in networks] + [ERROR] * proxied
+    yield Remark("leads-elsewhere", min(severities, key=ORDER.index), hop.start, hop.end, message, advice)
 
 
-def _not_ours(case: Case, term: Mechanism, written: str) -> Iterator[Remark]:
-    """A single address in the record that nobody here has: a machine or an address was switched."""
-    network, sending = term.network, case.sending
+def _not_ours(case: Case, record: Record) -> Iterator[Remark]:
+    """Single addresses in the record that nobody here has: those that this host lost, and those of others."""
+    final, sending = final_of(record), case.sending
+    others: dict[int, list[Mechanism]] = {4: [], 6: []}
+    for term in record.terms:
+        if not isinstance(term, Mechanism) or not _is_foreign(term, sending) or (final and term.start > final.start):
+            continue
+        twin = twin_of(IPv6Address(term.address), sending.stable) if term.name == "ip6" else None
+        was = any(covers(ip_network(term.address), address) for address in sending.former)
+        if was or twin:
+            yield _lost(case, term, text_of(record, term), was, twin)
+        else:
+            others[6 if term.name == "ip6" else 4].append(term)
+    for family, terms in others.items():
+        if terms:
+            yield _of_others(case, family, terms, record)
+
+
+def _is_foreign(term: Mechanism, sending: Sending) -> bool:
+    network = term.network
     if network is None or term.qualifier != "+" or network.prefixlen < ONE_HOST[network.version]:
-        return
-    if not is_publishable(network) or sending.is_own(network):
-        return
-    was = any(covers(network, address) for address in sending.former)
+        return False
+    return is_publishable(network) and not sending.is_own(network)
+
+
+def _lost(case: Case, term: Mechanism, written: str, was: bool, twin: IPv6Address | None) -> Remark:
+    """An address that this host had: as bad as what became of its mail, where it is all that the record has of it."""
     message = f"`{written}` is authorised, but " + ("this host no longer has it" if was else "no address of this host")
     advice = "take it out"
     if case.published.ttl:
         advice += f"; resolvers may know the record as it is for {shown_age(case.published.ttl)} more"
-    if not was:
-        advice += ". If another server of yours sends from it, list it in public_addresses"
-    twin = twin_of(IPv6Address(term.address), sending.stable) if network.version == 6 else None
     if twin:
         advice = f"write `ip6:{twin}` in its place: the same interface's address of today"
-    severity = CRITICAL if case.missing(network.version) else WARNING
-    yield Remark("not-ours", severity, term.start, term.end, message, advice)
+    severity = case.severity_of(6 if term.name == "ip6" else 4)
+    return Remark("not-ours", severity, term.start, term.end, message, advice)
+
+
+def _of_others(case: Case, family: int, terms: list[Mechanism], record: Record) -> Remark:
+    """Addresses of which nobody knows that this host ever had them: most likely those of other servers."""
+    named = ", ".join(f"`{text_of(record, term)}`" for term in terms[:NAMED])
+    named += f" and {len(terms) - NAMED} more" if len(terms) > NAMED else ""
+    what, them, whose = "is authorised, and is no address of this host", "it", "another server of yours"
+    if len(terms) > 1:
+        what, them, whose = "are authorised, and are no addresses of this host", "them", "other servers of yours"
+    before = ", or what this host had before" if case.missing(family) else ""
+    advice = f"if so, list {them} in public_addresses; what nobody sends from any more need not be authorised"
+    first = terms[0]
+    return Remark("not-ours", INFO, first.start, first.end, f"{named} {what}: {whose}{before}?", advice)
 
 
 def _smarthost(case: Case) -> Iterator[Remark]:
     reach = case.published.reach
     networks = (*reach.authorised(4), *reach.authorised(6))
     foreign = any(not case.sending.is_own(network) or network.num_addresses > 1 for network in networks)
-    if foreign or reach.opaque or reach.troubles:
+    broken = case.published.record and case.published.record.faults
+    if foreign or broken or reach.opaque or reach.troubles:
         return
-    message = f"mail goes through {case.sending.smarthost}, but the record authorises this host's own addresses alone"
+    whom = "this host's own addresses alone" if networks else "nobody"
+    message = f"mail goes through {case.sending.smarthost}, but the record authorises {whom}"
     yield whole("smarthost-not-listed", ERROR, message, "add the `include:` that the provider of the smarthost names")

@@ -14,7 +14,7 @@ from agent.spf.evaluate import Evaluation
 from agent.spf.lint import CRITICAL, ERROR, INFO, UNKNOWN, WARNING, Remark, is_meant
 from agent.spf.mend import Known, Mended, Question, Senders, mend, questions
 from agent.spf.publication import last_known
-from agent.spf.ranges import Address, covers
+from agent.spf.ranges import Address
 from agent.spf.record import Result, is_record
 from agent.spf.situation import HELO, MAIL_FROM, Cell, Failures, Held, Published, Sending, Source, Verdict, Views
 from agent.spf.terms import bare
@@ -56,8 +56,6 @@ SEVERITIES = {
 }
 """Worst first. A result that is not here is no fault of the record's."""
 DEAD = ("dead", "absent")
-PREFIX = 64
-"""The network of IPv6 within which one interface has its temporary addresses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +111,7 @@ def senders(published: Published, sending: Sending) -> Senders:
         )
         for cost in reach.costs
     ]
-    sends = tuple(address for source in sending.sources for address in _stable_of(source, sending))
+    sends = tuple(address for source in sending.sources for address in sending.publishable_of(source))
     passing = [(item.address, item.term) for item in published.verdicts if item.result is Result.PASS and item.term]
     return Senders(
         sends=() if sending.smarthost else sends,
@@ -164,7 +162,7 @@ def judge_sources(sending: Sending) -> tuple[Remark, ...]:
 
 
 def _on_source(source: Source, sending: Sending) -> Iterator[Remark]:
-    stable = _stable_of(source, sending)
+    stable = sending.publishable_of(source)
     pin = f"REMOTE_SMTP_INTERFACE = <; {' ; '.join(map(str, _pinned(sending)))}"
     if source.temporary:
         message = f"mail leaves from the temporary address `{source.address}`, which is another one within a day"
@@ -184,13 +182,6 @@ def _on_source(source: Source, sending: Sending) -> Iterator[Remark]:
 def _pinned(sending: Sending) -> list[Address]:
     """Both families, for an `interface` that names one leaves the other to the kernel."""
     used = (source for source in sending.sources if source.address is not None)
-    found = [next(iter(_stable_of(source, sending)), None) if source.temporary else source.address for source in used]
+    stable = {source: next(iter(sending.publishable_of(source)), None) for source in used}
+    found = [address if source.temporary else source.address for source, address in stable.items()]
     return [address for address in found if address is not None]
-
-
-def _stable_of(source: Source, sending: Sending) -> tuple[Address, ...]:
-    """Return what can stand in a record for a source: never a temporary address, but a stable one of its network."""
-    if not source.temporary or source.address is None:
-        return source.seen
-    near = ip_network((source.address, PREFIX), strict=False)
-    return tuple(address for address in sending.stable if covers(near, address))[:1]

@@ -4,7 +4,6 @@ What the DNS tells beyond it (look-up costs, dead includes) is for `costs`, what
 speak in a `Remark`. Sections named are those of RFC 7208.
 """
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,8 +11,8 @@ from ipaddress import IPv4Network, IPv6Network
 
 from agent.spf.hints import NAMES
 from agent.spf.ranges import DOCUMENTATION, Network, is_publishable, kind_of, literal
-from agent.spf.record import VERSION, Mechanism, Modifier, Record, is_record, text_of
-from agent.spf.terms import meaning_of
+from agent.spf.record import TERM_BEGINS, VERSION, Mechanism, Modifier, Record, end_of_version, is_record, text_of
+from agent.spf.terms import as_names, is_odd, meaning_of
 
 CRITICAL, ERROR, WARNING, INFO, UNKNOWN = "critical", "error", "warning", "info", "unknown"
 KNOWN_MODIFIERS = ("redirect", "exp")
@@ -25,10 +24,6 @@ MAPPED = 96
 LONGEST_STRING = 255
 COMFORTABLE, TIGHT = 450, 512
 SHOWN = 60
-TERM_BEGINS = re.compile(
-    r"[+?~-]?(?:all(?![^ ])|(?:a|mx|ptr)(?=[ :/]|\Z)|(?:ip4|ip6|include|exists):|(?:redirect|exp)=)"
-)
-LOOKS_LIKE = re.compile(r"(?!spf2\.0/)[\s\"'“”]*(?:v\s*=\s*)?spf[0-9.]*(?![a-z0-9])", re.IGNORECASE)
 NEVER_A_SOURCE = {
     "link-local": "a link-local address never appears as a source on the Internet",
     "private": "a private address (RFC 1918) never appears as a source on the Internet",
@@ -65,6 +60,7 @@ def lint(record: Record, strings: Sequence[bytes | str] = ()) -> tuple[Remark, .
     found = [*_faults(record), *_policy(record), *_repeated(record), *_lengths(record, strings)]
     for term in record.terms:
         found += _mechanism(record, term) if isinstance(term, Mechanism) else _modifier(term)
+        found += _odd(record, term)
     found += _joints(record, [_text(item) for item in strings])
     return tuple(sorted(found, key=lambda remark: (remark.start, remark.end, remark.code)))
 
@@ -89,12 +85,16 @@ def lint_published(texts: Sequence[str], of_type_spf: bool = False) -> tuple[Rem
 
 def is_meant(text: str) -> bool:
     """Return whether a TXT record is, or was perhaps meant to be, an SPF record."""
-    return bool(LOOKS_LIKE.match(text))
+    return end_of_version(text) > 0
 
 
 def _version(text: str) -> Remark:
     message = f"`{text:.{SHOWN}}` is meant to be an SPF record, but receivers do not take it for one"
-    return Remark("version", CRITICAL, 0, 0, message, f"it must begin with `{VERSION}` and a blank: did you mean that?")
+    advice = f"it must begin with `{VERSION}` and a blank: did you mean that?"
+    if text[: len(VERSION)].lower() == VERSION:
+        message += f": no blank follows `{VERSION}`"
+        advice = f"put a blank behind `{VERSION}`; strings of one TXT record are joined without one (section 3.3)"
+    return Remark("version", CRITICAL, 0, 0, message, advice)
 
 
 def _faults(record: Record) -> Iterator[Remark]:
@@ -191,6 +191,17 @@ def _modifier(term: Modifier) -> Iterator[Remark]:
         yield _at(term, "unknown-modifier", INFO, message, "leave it, or take it out if it is a slip")
     elif "%" in term.value and term.name == "redirect":
         yield _at(term, "macro", INFO, "where this redirect leads depends on each mail and cannot be listed")
+
+
+def _odd(record: Record, term: Mechanism | Modifier) -> Iterator[Remark]:
+    """The address of a web page, and several names in one term, are sound as a domain, but no name that DNS has."""
+    if not is_odd(term):
+        return
+    written = text_of(record, term)
+    meant = as_names(written)
+    message = f"`{written:.{SHOWN}}` has no host name behind `{term.name}`: it leads to nothing"
+    advice = f"did you mean `{meant:.{SHOWN}}`?" if meant else "put one host name there"
+    yield _at(term, "no-host-name", CRITICAL if term.name in ("include", "redirect") else WARNING, message, advice)
 
 
 def _repeated(record: Record) -> Iterator[Remark]:

@@ -35,6 +35,12 @@ STRANGERS = ("192.0.2.1", "2001:db8::1", "198.51.100.1", "3fff::1")
 """Addresses that send no mail anywhere."""
 
 
+DEAD = "it leads to nothing, which breaks the whole record"
+WIDE = "it authorises a large part of the Internet"
+LOSING = (DEAD, WIDE)
+"""Why a term is left out that was meant to authorise somebody, and nobody can tell whom."""
+
+
 @dataclass(frozen=True, slots=True)
 class Known:
     """What the DNS says of one term of the record.
@@ -72,10 +78,15 @@ class Senders:
 
 @dataclass(frozen=True, slots=True)
 class Mended:
-    """A replacement. changes: what was done, one plain sentence each; empty: the text is the record as it was."""
+    """A replacement. changes: what was done, one plain sentence each; empty: the text is the record as it was.
+
+    lost: the terms that were left out with nothing in their place, and may have named other servers: whoever shows
+    the text has to say that what they were meant to name is to be added by hand.
+    """
 
     text: str
     changes: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +116,8 @@ def mend(texts: Sequence[str], senders: Senders) -> Mended:
         pieces = _shortened(_cheapened(pieces, senders, notes), notes)
         if write(pieces) == write(before):
             break
-    return Mended(write(pieces), tuple(notes)[:MOST_CHANGES]) if notes else Mended(texts[0])
+    lost = tuple(dict.fromkeys(filter(None, notes.values())))
+    return Mended(write(pieces), tuple(notes)[:MOST_CHANGES], lost[:MOST_CHANGES]) if notes else Mended(texts[0])
 
 
 def questions(mended: str, senders: Senders) -> tuple[Question, ...]:
@@ -137,15 +149,15 @@ def _ended(pieces: list[Piece], notes: Notes) -> list[Piece]:
     if final is None:
         if any(term.name == "redirect" for _, term in pieces):
             return pieces
-        notes["`~all` is added: without it nothing is said of other senders"] = None
+        notes["`~all` is added: without it nothing is said of other senders"] = ""
         end = end_of(pieces)
         return [*pieces[:end], *pieces_of("~all"), *pieces[end:]]
     kept = []
     for place, (written, term) in enumerate(pieces):
         if term.name == "redirect" or (place > final and isinstance(term, Mechanism)):
-            notes[f"{quoted(written)} is left out: `all` makes it void"] = None
+            notes[f"{quoted(written)} is left out: `all` makes it void"] = ""
         elif place == final and isinstance(term, Mechanism) and term.qualifier == "+":
-            notes[f"{quoted(written)} becomes `~all`: it let everybody pass"] = None
+            notes[f"{quoted(written)} becomes `~all`: it let everybody pass"] = ""
             kept += pieces_of("~all")
         else:
             kept.append((written, term))
@@ -161,10 +173,10 @@ def _purged(pieces: list[Piece], senders: Senders, notes: Notes) -> list[Piece]:
         meant = _same_host(term, senders) if why else None
         if meant:
             (piece,) = pieces_of(written[: -len(bare(written))] + literal(ip_network(meant)))
-            fresh[f"{quoted(written)} becomes `{piece[0]}`, the address of this host with that interface id"] = None
+            fresh[f"{quoted(written)} becomes `{piece[0]}`, the address of this host with that interface id"] = ""
             kept.setdefault(meaning_of(piece[1]), piece)
         elif why:
-            fresh[f"{quoted(written)} is left out: {why}"] = None
+            fresh[f"{quoted(written)} is left out: {why}"] = written[:60] if why in LOSING else ""
         else:
             kept[meaning_of(term)] = (written, term)
     if not _publishable(senders.sends) and _authorises(pieces) and not _authorises(kept.values()):
@@ -177,13 +189,13 @@ def _void(written: str, term: Mechanism | Modifier, senders: Senders) -> str:
     """Return why a term has no place in the record; empty where it has one."""
     known = senders.of(bare(written))
     if known.dead:
-        return "it leads to nothing, which breaks the whole record"
+        return DEAD
     if known.elsewhere:
         return "it leads to where this mail does not come from"
     if isinstance(term, Modifier):
         return ""
     if term.qualifier == "+" and is_wide(term):
-        return "it authorises a large part of the Internet"
+        return WIDE
     own = _publishable((*senders.sends, *senders.held))
     if term.network is None or any(covers(term.network, address) for address in own):
         return ""
@@ -207,7 +219,7 @@ def _authorises(pieces: Iterable[Piece]) -> bool:
 def _completed(pieces: list[Piece], own: Sequence[Address], senders: Senders, notes: Notes) -> list[Piece]:
     """Add what this host sends from and no term authorises, before the first term that denies anybody."""
     missing = [literal(ip_network(address)) for address in own if not _passes(address, pieces, senders)]
-    notes |= dict.fromkeys(f"`{text}` is added: this host sends from it" for text in missing)
+    notes |= dict.fromkeys((f"`{text}` is added: this host sends from it" for text in missing), "")
     denying = (place for place, (_, term) in enumerate(pieces) if isinstance(term, Mechanism) and term.qualifier != "+")
     end = end_of(pieces[: next(denying, len(pieces))])
     return [*pieces[:end], *pieces_of(" ".join(missing)), *pieces[end:]]
@@ -234,7 +246,7 @@ def _cheapened(pieces: list[Piece], senders: Senders, notes: Notes) -> list[Piec
             qualifier = written[: -len(bare(written))]
             listed = pieces_of(" ".join(qualifier + literal(network) for network in known.networks))
             if len(write(collapse([*done, *listed, *pieces[place + 1 :]]))) <= COMFORTABLE:
-                notes[f"{quoted(written)} becomes its addresses: over {MOST_LOOKUPS} look-ups break the record"] = None
+                notes[f"{quoted(written)} becomes its addresses: over {MOST_LOOKUPS} look-ups break the record"] = ""
                 done, excess = [*done, *listed], excess - known.lookups
                 continue
         done.append((written, term))
@@ -245,5 +257,5 @@ def _shortened(pieces: list[Piece], notes: Notes) -> list[Piece]:
     shorter = collapse(pieces)
     if len(write(pieces)) <= COMFORTABLE or len(write(shorter)) >= len(write(pieces)):
         return pieces
-    notes["neighbouring addresses are written as networks: the record was too long"] = None
+    notes["neighbouring addresses are written as networks: the record was too long"] = ""
     return shorter

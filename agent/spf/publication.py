@@ -2,21 +2,25 @@
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from ipaddress import ip_network
 
 from agent.spf.lint import ERROR, INFO, UNKNOWN, WARNING, Remark, lint_published
+from agent.spf.ranges import Address, literal
 from agent.spf.record import Result
 from agent.spf.situation import HELO, MAIL_FROM, Cell, Failures, Published
 
 
-def on_publication(published: Published, cells: Sequence[Cell], now: datetime) -> Iterator[Remark]:
-    """Say what is wrong before the record itself is looked at."""
+def on_publication(
+    published: Published, cells: Sequence[Cell], lasting: Sequence[Address], now: datetime
+) -> Iterator[Remark]:
+    """Say what is wrong before the record itself is looked at. lasting: the addresses that it should authorise."""
     texts = lint_published(published.texts, published.of_type_spf)
     yield from texts
     yield from _views(published, now)
     yield from _failing(published, now)
     yield from _alignment(published)
     if not texts:
-        yield from _no_record(published, cells)
+        yield from _no_record(published, cells, lasting)
 
 
 def on_helo(published: Published) -> Remark:
@@ -54,16 +58,31 @@ def _failing(published: Published, now: datetime) -> Iterator[Remark]:
         yield whole("dns-failed", severity, message, advice)
 
 
-def _no_record(published: Published, cells: Sequence[Cell]) -> Iterator[Remark]:
+def _no_record(published: Published, cells: Sequence[Cell], lasting: Sequence[Address]) -> Iterator[Remark]:
     name = published.domain
     if published.failures or not any(cell.verdict == Result.NONE for cell in cells):
         return
     if published.identity == HELO:
         message = f"the HELO name {name} has no record of its own: bounces, which have no sender, are judged by it"
-        yield whole("helo-no-record", INFO, message, f"publish `v=spf1 a -all` at {name}")
+        yield whole("helo-no-record", INFO, message, _record_of_helo(published, lasting))
         return
     message = f"{name} has no SPF record: Gmail and others want SPF or DKIM"
     yield whole("no-record", WARNING, message, "publish one that names what this host sends from, and ends in `-all`")
+
+
+def _record_of_helo(published: Published, lasting: Sequence[Address]) -> str:
+    """Return what to publish at a HELO name: `a` serves where it leads to what this host sends from, and only there."""
+    name, found = published.domain, published.addresses
+    if not lasting:
+        return f"let mail leave from an address that stays, then name it in a record at {name}"
+    if found is not None and set(lasting) <= set(found):
+        return f"publish `v=spf1 a -all` at {name}"
+    wanted = " ".join(literal(ip_network(address)) for address in lasting)
+    advice = f"publish `v=spf1 {wanted} -all` at {name}"
+    if found is None:
+        return advice
+    now = f"lead to {', '.join(map(str, found))}" if found else "are missing"
+    return f"{advice}; its A and AAAA records {now}, and should lead to {', '.join(map(str, lasting))}"
 
 
 def _alignment(published: Published) -> Iterator[Remark]:

@@ -13,7 +13,14 @@ from agent.spf.hints import suggest
 
 VERSION = "v=spf1"
 ONCE = ("redirect", "exp")
-TERM = re.compile(r"[^ ]+")
+TERM = re.compile(r"[+?~-] +[a-z][^ ]*|[^ ]+", re.IGNORECASE | re.ASCII)
+"""One term; a qualifier and the mechanism behind a blank are one faulty term, for they were meant as one."""
+TERM_BEGINS = re.compile(
+    r"[+?~-]?(?:all(?![^ ])|(?:a|mx|ptr)(?=[ :/]|\Z)|(?:ip4|ip6|include|exists):|(?:redirect|exp)=)", re.IGNORECASE
+)
+VERSION_MEANT = re.compile(
+    rf"(?!spf2\.0/)[\s\"'“”]*(?:v\s*=\s*)?spf[0-9.]*[\"'“”]*(?:(?![a-z0-9])|(?={TERM_BEGINS.pattern}))", re.IGNORECASE
+)
 MODIFIER = re.compile(r"([a-z][a-z0-9_.-]*)=", re.IGNORECASE | re.ASCII)
 MECHANISM = re.compile(r"([+?~-]?)([a-z][^:/ ]*)", re.IGNORECASE | re.ASCII)
 DUAL = re.compile(r"(?:/([0-9]+))?(?://([0-9]+))?\Z")
@@ -87,6 +94,12 @@ def is_record(text: str) -> bool:
     return text[:6].lower() == VERSION and text[6:7] in ("", " ")
 
 
+def end_of_version(text: str) -> int:
+    """Return where that ends which was, right or wrong, meant as the version of a record; 0 where nothing was."""
+    found = VERSION_MEANT.match(text)
+    return found.end() if found else 0
+
+
 def text_of(record: Record, term: Mechanism | Modifier) -> str:
     """Return a term as written."""
     return record.text[term.start : term.end]
@@ -95,15 +108,18 @@ def text_of(record: Record, term: Mechanism | Modifier) -> str:
 def parse(text: str, hints: bool = True) -> Record:
     """Return the record that `text` is. Never raises: what is wrong is in its `faults`.
 
-    A text that does not begin as a record must has a fault there and is read on from its first blank. hints: whether
-    to think about what was meant by a faulty term; a `Fault.hint` is sound text for the whole of its place.
+    A text that does not begin as a record must has a fault there and is read on behind what was meant as the version,
+    or else from its first blank. hints: whether to think about what was meant by a faulty term; a `Fault.hint` is
+    sound text for the whole of its place.
     """
     terms: list[Mechanism | Modifier] = []
     faults: list[Fault] = []
     place = len(VERSION)
     if not is_record(text):
-        place = _first_blank(text)
-        faults.append(Fault(0, place, f"`{text[:place]:.40}` is not `{VERSION}`", VERSION))
+        place = end_of_version(text) or _first_blank(text)
+        wrong = f"`{text[:place]:.40}` is not `{VERSION}`"
+        message = f"no blank follows `{VERSION}`" if text[:place].lower() == VERSION else wrong
+        faults.append(Fault(0, place, message, VERSION))
     for found in TERM.finditer(text, place):
         try:
             term = _term(found[0], found.start(), found.end())
@@ -111,7 +127,7 @@ def parse(text: str, hints: bool = True) -> Record:
             terms.append(term)
         except _FaultyError as problem:
             thinks = hints and len(faults) < MOST_HINTS
-            hint = suggest(found[0], _is_sound) if thinks else ""
+            hint = suggest(found[0], is_sound) if thinks else ""
             faults.append(Fault(found.start(), found.end(), str(problem), hint))
     return Record(text, tuple(terms), tuple(faults))
 
@@ -125,7 +141,8 @@ def _first_blank(text: str) -> int:
     return len(text) if found < 0 else found
 
 
-def _is_sound(text: str) -> bool:
+def is_sound(text: str) -> bool:
+    """Return whether a text is terms, one or more or none, that a record may have."""
     return not parse(f"{VERSION} {text}", hints=False).faults
 
 
@@ -136,6 +153,8 @@ def _check_once(term: Mechanism | Modifier, terms: list[Mechanism | Modifier]) -
 
 
 def _term(text: str, start: int, end: int) -> Mechanism | Modifier:
+    if " " in text:
+        raise _FaultyError(f"a blank follows `{text[0]}`")
     modifier = MODIFIER.match(text)
     if modifier:
         name, value = modifier[1].lower(), text[modifier.end() :]

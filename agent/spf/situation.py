@@ -9,6 +9,8 @@ from agent.spf.reach import Reach
 from agent.spf.record import Record, Result
 
 MAIL_FROM, HELO = "mailfrom", "helo"
+PREFIX = 64
+"""The network of IPv6 within which one interface has its temporary addresses."""
 MANY = 3
 A_WHILE = timedelta(minutes=15)
 """So many failures in a row, over longer than this, are more than a passing fault."""
@@ -66,6 +68,19 @@ class Sending:
         """The addresses of the interfaces that stay, and that the world can reach."""
         lasting = (held.address for held in self.held if not held.temporary)
         return tuple(address for address in lasting if is_publishable(ip_network(address)))
+
+    def publishable_of(self, source: Source) -> tuple[Address, ...]:
+        """Return what can stand in a record for a source: never a temporary address, but a stable one of its net."""
+        if not source.temporary or source.address is None:
+            return source.seen
+        near = ip_network((source.address, PREFIX), strict=False)
+        return tuple(address for address in self.stable if covers(near, address))[:1]
+
+    @property
+    def lasting(self) -> tuple[Address, ...]:
+        """What has to stand in a record for all that this host sends from."""
+        found = (address for source in self.sources for address in self.publishable_of(source))
+        return tuple(address for address in dict.fromkeys(found) if is_publishable(ip_network(address)))
 
     def is_own(self, network: Network) -> bool:
         """Return whether a network has, or is within, addresses that the operator has."""
@@ -126,7 +141,7 @@ class Published:
     identity: MAIL_FROM or HELO. texts: all TXT records of the name, SPF or not, strings joined. strings: those of the
     SPF record before they were joined. record: the one that counts; None where there is not exactly one.
     ttl: of the record, in seconds. of_type_spf: there is a record of type 99. sender: the domain of the From header,
-    where it is another one.
+    where it is another one. addresses: what its A and AAAA records are; None where they were not asked for.
     """
 
     domain: str
@@ -141,6 +156,7 @@ class Published:
     views: Views = Views()
     failures: Failures | None = None
     sender: str = ""
+    addresses: tuple[Address, ...] | None = None
 
     @property
     def helo_fault(self) -> str:

@@ -105,6 +105,7 @@ def test_the_record_of_the_blog_is_found_with_the_record_that_mends_it(stage: St
         wanted = f"v=spf1 mx ip4:{V4} ip6:{TWIN} -all"
         assert finding["severity"] == "critical"
         assert finding["advice"] == f'publish this TXT record for example.org: "{wanted}"'
+        assert finding["summary"].startswith("mail over IPv6 does not pass: ")
         assert {"link-local", "leads-elsewhere"} <= {remark["code"] for remark in finding["evidence"]["remarks"]}
         stage.names.publish(BLOG.replace(finding["evidence"]["record"], wanted))
         stage.names.forget()
@@ -170,6 +171,48 @@ def test_servers_that_are_silent_are_unknown_with_an_age_and_soon_asked_again(st
     assert {cell["verdict"] for cell in cells} == {"unknown"}
     assert "the last good verdict, 2 h old, is pass" in cells[0]["reason"]
     assert timedelta(seconds=60) <= datetime.fromisoformat(result["again_at"]) - stage.now <= timedelta(seconds=66)
+
+
+def test_a_host_that_cannot_reach_the_servers_is_judged_at_once_by_what_its_resolver_has(stage: Stage) -> None:
+    stage.look()
+    with stage.names.silent():
+        begun = time.monotonic()
+        shown = command(stage.sender, "spf", "spf", 0, domain=None, json=False)
+    assert time.monotonic() - begun < 35
+    assert shown.count("by this host's resolver alone") == 2 and "not known" not in shown
+
+
+def test_a_domain_that_exim_looks_up_is_judged_as_ours_once_it_sent(stage: Stage) -> None:
+    stage.names.publish(f'{GOOD}\nshop TXT "v=spf1 -all"\nisp TXT "v=spf1 -all"')
+    stage.names.forget()
+    lines = [
+        line
+        for number, name in enumerate(("shop", "isp"))
+        for line in (
+            f"1vMPQr-0000A{number}-2C <= info@{name}.example.org U=u P=local S=400",
+            f"1vMPQr-0000A{number}-2C => x@mx.example R=dnslookup T=remote_smtp S=5 H=mx.example [198.51.100.25]",
+        )
+    ]
+    moment = f"{stage.now - timedelta(hours=1):%Y-%m-%d %H:%M:%S} +0000"
+    macros = "/etc/exim4/exim4.conf.localmacros"
+    stage.sender.write(macros, "MAIN_LOCAL_DOMAINS=@:localhost:example.org:dsearch;/etc/exim4/virtual\n")
+    stage.sender.sh("mkdir /etc/exim4/virtual")
+    stage.sender.write("/etc/exim4/virtual/shop.example.org", "info: root\n")
+    stage.sender.write("/var/log/exim4/mainlog", "".join(f"{moment} {line}\n" for line in lines))
+    stage.sender.sh("update-exim4.conf")
+    try:
+        result = stage.look()
+        assert {name: item["severity"] for name, item in found(result).items()} == {"shop.example.org": "critical"}
+        assert result["detail"]["forwarded"] == ["isp.example.org"]
+        shown = command(stage.sender, "spf", "spf", 1, domain=None, json=False)
+        assert "exim looks up more domains of its own by dsearch;/etc/exim4/virtual" in shown
+    finally:
+        stage.sender.sh(f"rm -r {macros} /etc/exim4/virtual /var/log/exim4/mainlog; update-exim4.conf")
+
+
+def test_a_domain_that_does_not_exist_is_told_as_refused(stage: Stage) -> None:
+    finding = found(stage.look(domains=["nowhere.example.org"]))["nowhere.example.org"]
+    assert finding["severity"] == "critical" and "does not exist in DNS" in finding["summary"]
 
 
 def test_the_smallest_time_to_live_is_when_it_looks_again(stage: Stage) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from agent.checks import spf as check
-from agent.checks.spf import SOONEST, Tools, examine, run
+from agent.checks.spf import SOONEST, Tools, examine, run, senders
 from agent.checks.spf.lookups import Dns
 from agent.checks.spf.wording import quoted
 from agent.host.mail.exim_config import CHOICES, GENERATED
@@ -79,23 +79,35 @@ class Stage:
     resolvers: dict[str, Answer[str]] = field(default_factory=dict)
     down: set[str] = field(default_factory=set)
     walled: bool = False
+    far: set[str] = field(default_factory=set)
     slow: dict[str, float] = field(default_factory=dict)
     listen: Callable[[Way, str, str], Echo] = lambda way, server, name: pytest.fail("an echo was asked for")
     now: datetime = NOW
     kept: dict[str, Any] = field(default_factory=dict)
+    routes: dict[str, str] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
     traced: list[tuple[Sequence[str], Sequence[str]]] = field(default_factory=list)
     limit: float = 5.0
 
     def tools(self) -> Tools:
         view = Servers(self)
         return Tools(
-            lambda argv: Done(tuple(argv), self.status, self.exim, "exim: a complaint"),
+            self._exim,
             self._trace,
             self.listen,
             lambda host, servers: Dns(view, Resolvers(self)),
             lambda: 0.0,
             self.limit,
         )
+
+    def _exim(self, argv: Sequence[str]) -> Done:
+        if argv[1] == "-bP":
+            return Done(tuple(argv), self.status, self.exim, "" if self.status == 124 else "exim: a complaint")
+        assert argv[1:3] == ["-bt", "--"]
+        name = argv[3].removeprefix("postmaster@")
+        self.asked.append(name)
+        routed = self.routes.get(name, "router = dnslookup, transport = remote_smtp")
+        return Done(tuple(argv), 0, f"{argv[3]}\n  {routed}\n", "")
 
     def _trace(self, host: Host, interfaces: Sequence[str], public: Sequence[str]) -> Egress:
         self.traced.append((interfaces, public))
@@ -126,12 +138,14 @@ class Stage:
 
 @dataclass
 class Servers:
-    """The zones' own servers: two, unless told."""
+    """The zones' own servers: two, unless told; of some names they are out of reach."""
 
     stage: Stage
 
     def within(self, seconds: float = 20.0) -> Resolver:
-        return self.stage.memory
+        memory = self.stage.memory
+        memory.zone.silent |= {(name, "TXT") for name in self.stage.far}
+        return memory
 
     async def ask(self, kind: str, name: str, budget: Budget) -> Answer[Any]:
         return self.stage.memory.zone.ask(kind, name)
@@ -277,7 +291,90 @@ def test_ipv6_that_exim_has_switched_off_is_not_used(stage: Stage) -> None:
     assert found(result) == {} and ("mailfrom", 6, "not used") in verdicts(result, DOMAIN)
 
 
+# Domains that no list names
+
+
+def log(stage: Stage, *domains: str) -> None:
+    """Have mail of these domains leave by exim's transport, lately."""
+    lines = []
+    for number, name in enumerate(domains):
+        at = f"2026-11-21 12:00:{number:02} +0000 1vMPQr-0000{number:02}-2C"
+        lines.append(f"{at} <= info@{name} U=u P=local S=400")
+        lines.append(f"{at} => x@mx.example R=dnslookup T=remote_smtp S=500 H=mx.example [198.51.100.25]")
+    put(stage.root, "/var/log/exim4/mainlog", "".join(f"{line}\n" for line in lines))
+
+
+def test_a_domain_that_exim_looks_up_and_that_sent_lately_is_ours_and_one_that_was_forwarded_is_not(
+    stage: Stage,
+) -> None:
+    stage.exim = stage.exim.replace(f":{DOMAIN}\n", f":{DOMAIN}:dsearch;/etc/exim4/virtual\n")
+    log(stage, "virtual.example", "isp.example", DOMAIN)
+    stage.routes["virtual.example"] = "router = virtual_aliases, transport = mail_spool"
+    stage.publish("virtual.example", "v=spf1 -all")
+    stage.publish("isp.example", "v=spf1 -all")
+    result = stage.look()
+    assert {name: item.severity for name, item in found(result).items()} == {"virtual.example": Severity.CRITICAL}
+    assert result.detail["forwarded"] == ["isp.example"]
+    assert result.detail["looked_up"] == ["dsearch;/etc/exim4/virtual"] and result.unseen == ()
+    assert DOMAIN not in stage.asked, "what a list names needs no question"
+
+
+def test_an_exim_that_keeps_all_mail_has_not_said_what_is_its_own(stage: Stage) -> None:
+    """As one whose first router hands all mail to a scanner."""
+    log(stage, "isp.example")
+    stage.routes = dict.fromkeys(("isp.example", senders.CONTROL), "router = scan, transport = scanner_pipe")
+    stage.publish("isp.example", "v=spf1 -all")
+    result = stage.look()
+    assert found(result) == {} and result.detail["forwarded"] == ["isp.example"]
+
+
+def test_exim_is_asked_about_a_bounded_number_of_names_and_not_for_longer_than_there_is_patience(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log(stage, *(f"d{number}.example" for number in range(30)))
+    stage.look()
+    assert len(stage.asked) == senders.MOST_ASKED
+    stage.asked.clear()
+    monkeypatch.setattr(senders, "PATIENCE", 0.0)
+    assert len(stage.look().detail["forwarded"]) == 30 and stage.asked == []
+
+
+def test_of_a_domain_that_is_not_ours_it_is_said_what_would_be(stage: Stage) -> None:
+    stage.publish("stranger.example", "v=spf1 ip4:192.0.2.1 ip6:2001:4860::1 -all")
+    stage.publish(DOMAIN, "v=spf1 ip4:192.0.2.1 ip6:2001:4860::1 -all")
+    request = Request("spf", NOW)
+    words = {
+        name: check.tell(examine(stage.root, request, stage.tools(), name), request).findings[0].summary
+        for name in ("stranger.example", DOMAIN)
+    }
+    assert words["stranger.example"].startswith(f"`{V4}` would send for `stranger.example`, but")
+    assert words[DOMAIN].startswith(f"`{V4}` sends for `{DOMAIN}`, but")
+
+
+def test_where_no_name_server_answers_exim_it_is_said_which_those_are(stage: Stage) -> None:
+    put(stage.root, "/etc/resolv.conf", "search x\nnameserver 192.0.2.9\nnameserver 2001:db8::9\n")
+    stage.exim, stage.status = "", 124
+    with pytest.raises(AgentError) as caught:
+        examine(stage.root, Request("spf", NOW), stage.tools())
+    assert caught.value.hint == "/etc/resolv.conf names 192.0.2.9, 2001:db8::9: see whether they answer"
+
+
 # What is told
+
+
+def test_a_domain_that_does_not_exist_is_refused_and_no_record_helps(stage: Stage) -> None:
+    del stage.zone[DOMAIN]
+    finding = found(stage.look())[DOMAIN]
+    assert finding.severity is Severity.CRITICAL and "does not exist in DNS" in finding.summary
+    assert "register it" in finding.advice and evidence(finding)["proposed"] == ""
+    assert {(cell["verdict"], cell["severity"]) for cell in evidence(finding)["cells"]} == {("none", "critical")}
+    stage.zone[DOMAIN] = [{"A": V4}]
+    assert "has no SPF record" in found(stage.look())[DOMAIN].summary
+
+
+def test_a_name_that_is_listed_but_never_sends_is_no_alarm_where_it_does_not_exist(stage: Stage) -> None:
+    stage.exim = stage.exim.replace(f":{DOMAIN}\n", f":{DOMAIN}:host1.lan\n")
+    assert found(stage.look())["host1.lan"].severity is Severity.WARNING
 
 
 def test_the_record_of_the_blog_is_found_with_the_exact_record_to_publish(stage: Stage) -> None:
@@ -288,6 +385,7 @@ def test_the_record_of_the_blog_is_found_with_the_exact_record_to_publish(stage:
     assert finding.severity is Severity.CRITICAL
     wanted = f"v=spf1 mx ip4:{V4} ip6:{V6} -all"
     assert finding.advice == f'publish this TXT record for {DOMAIN}: "{wanted}"'
+    assert finding.summary.startswith("mail over IPv6 does not pass: ") and "fe80" in finding.summary
     assert evidence(finding)["proposed"] == wanted and evidence(finding)["record"] == BLOG
     codes = {remark["code"] for remark in evidence(finding)["remarks"]}
     assert {"link-local", "leads-elsewhere", "ipv6-not-listed"} <= codes
@@ -452,11 +550,14 @@ def test_failures_that_last_are_a_warning_and_the_first_answer_ends_it(stage: St
 
 
 def test_a_wall_between_us_and_all_servers_is_gone_around_once_the_resolver_must_have_asked_anew(stage: Stage) -> None:
+    stage.look()
     stage.walled = True
     stage.publish(DOMAIN, f"v=spf1 ip4:{V4} -all")
     for _ in range(2):
         result = stage.after(minutes=10)
         assert result.findings == () and row(result, DOMAIN)["judged_by"] == "servers"
+        (remark,) = row(result, DOMAIN)["remarks"]
+        assert "port 53" in remark["advice"] and "put such mail off" not in remark["advice"]
     result = stage.after(minutes=10)
     assert row(result, DOMAIN)["judged_by"] == "resolver" and evidence(found(result)[DOMAIN])["proposed"]
     stage.publish(DOMAIN, GOOD)
@@ -467,12 +568,71 @@ def test_a_wall_between_us_and_all_servers_is_gone_around_once_the_resolver_must
     assert row(stage.after(minutes=10), DOMAIN)["judged_by"] == "servers"
 
 
+def test_servers_out_of_reach_are_gone_around_at_once_where_nothing_is_known(stage: Stage) -> None:
+    stage.walled = True
+    result = stage.look()
+    assert (result.findings, result.unseen) == ((), ())
+    assert row(result, DOMAIN)["judged_by"] == "resolver"
+    stage.kept = {}
+    stage.publish(DOMAIN, "v=spf1 -all")
+    assert found(stage.look())[DOMAIN].summary.endswith("(by this host's resolver alone)")
+
+
+def test_an_include_whose_servers_alone_are_out_of_reach_is_gone_around_too(stage: Stage) -> None:
+    """As where this host has IPv6 alone, and those servers have not."""
+    stage.publish(DOMAIN, "v=spf1 include:inner.example -all")
+    stage.publish("inner.example", GOOD)
+    stage.far = {"inner.example"}
+    result = stage.look()
+    assert (result.findings, result.unseen) == ((), ())
+    assert verdicts(result, DOMAIN) == [("mailfrom", 4, "pass"), ("mailfrom", 6, "pass")]
+
+
+def test_who_looks_for_the_first_time_does_not_claim_that_nobody_ever_did(stage: Stage) -> None:
+    stage.down = {DOMAIN}
+    result = stage.look()
+    (remark,) = row(result, DOMAIN)["remarks"]
+    assert "never" not in remark["message"] + row(result, DOMAIN)["cells"][0]["reason"]
+    assert "put such mail off" in remark["advice"], "the resolver failed too"
+    assert "never was judged" in row(stage.after(minutes=5), DOMAIN)["remarks"][0]["message"]
+
+
+def test_what_was_said_of_an_address_that_is_gone_is_not_said_again(stage: Stage) -> None:
+    stage.look()
+    moved = "88.198.9.9"
+    stage.ways[0], stage.held = way(moved, 4), (moved, V6)
+    assert f"`{moved}` sends for" in found(stage.after(minutes=5))[DOMAIN].summary
+    stage.down = {DOMAIN}
+    ways, stage.ways = stage.ways, [way("", 4, problem="no route"), way(V6, 6)]
+    assert f"`{moved}`" in found(stage.after(minutes=5))[DOMAIN].summary, "a network that is down loses no address"
+    stage.ways = ways
+    assert f"`{moved}`" in found(stage.after(minutes=5))[DOMAIN].summary
+    stage.ways[0], stage.held = way(V4, 4), (V4, V6)
+    assert DOMAIN not in found(stage.after(minutes=1))
+
+
+def test_the_record_is_proposed_also_where_a_name_still_leads_to_the_address_that_was_ours(stage: Stage) -> None:
+    """So that who remembers more does not advise less."""
+    stage.publish(DOMAIN, f"v=spf1 mx ip6:{V6} -all")
+    stage.zone[DOMAIN] += [{"MX": [10, HOST]}]
+    stage.zone[HOST] += [{"A": V4}]
+    stage.look()
+    fresh = "88.198.9.9"
+    stage.ways[0], stage.held = way(fresh, 4), (fresh, V6)
+    remembering = found(stage.after(hours=1))[DOMAIN].advice
+    stage.kept = {}
+    assert remembering == found(stage.look())[DOMAIN].advice
+    assert remembering.startswith("publish this TXT record") and fresh in remembering
+
+
 def test_what_was_wrong_stays_wrong_while_nobody_can_look(stage: Stage) -> None:
     stage.publish(DOMAIN, f"v=spf1 ip4:{V4} -all")
     before = found(stage.look())[DOMAIN]
     stage.down = {DOMAIN}
     again = found(stage.after(minutes=5))[DOMAIN]
-    assert (again.severity, again.summary, again.advice) == (before.severity, before.summary, before.advice)
+    assert (again.severity, again.advice) == (before.severity, before.advice)
+    assert again.summary == f"when last looked at (2026-11-22 16:00 UTC): {before.summary}"
+    assert found(stage.after(minutes=5))[DOMAIN].summary == again.summary, "nothing is new while nobody can look"
     assert evidence(again)["checked_at"] == "2026-11-22T16:00:00Z"
     stage.down = set()
     stage.publish(DOMAIN, GOOD)
@@ -493,7 +653,7 @@ def test_while_exim_cannot_be_asked_what_was_wrong_stays_wrong_and_it_is_tried_a
     looked_at = contract.stamp(stage.now)
     sound, stage.exim, stage.status = stage.exim, "", 1
     result = stage.after(hours=1)
-    assert {name: item.summary for name, item in found(result).items()} == {DOMAIN: before[DOMAIN].summary}
+    assert list(found(result)) == [DOMAIN] and found(result)[DOMAIN].summary.endswith(f": {before[DOMAIN].summary}")
     assert "a complaint" in result.unseen[0] and result.again_at == stage.now + timedelta(minutes=15)
     assert result.detail["last_known"] == [
         {"domain": DOMAIN, "verdicts": {"mailfrom": "fail"}, "checked_at": looked_at},

@@ -180,11 +180,12 @@ def test_the_screen_names_what_is_wrong_and_the_record_to_publish() -> None:
     }
     remark = {"severity": "critical", "message": "mail leaves over IPv6", "advice": "add `ip6:2001:db8::7`"}
     row = {"domain": "example.org", "cells": [cell], "record": "v=spf1 -all", "remarks": [remark], "old_until": None}
+    row["judged_by"] = "resolver"
     row |= {"proposed": "v=spf1 ip6:2001:db8::7 -all", "changes": ["`ip6:2001:db8::7` is added"]}
     source = {"family": 6, "address": "fd00::7", "interface": "eth0", "seen": ["2001:db8::7"], "problem": ""}
     source |= {"temporary": True, "dynamic": False, "pinned": False}
     detail = {"sends": True, "sources": [source], "smarthost": "", "domains": [row], "not_shown": 3}
-    detail |= {"passed_over": ["host"], "forwarded": ["isp.example"]}
+    detail |= {"passed_over": ["host"], "forwarded": ["isp.example"], "looked_up": ["dsearch;/d"]}
     finding = {"id": "spf/example.org", "summary": "it is denied", "advice": "publish this", "severity": "critical"}
     text = blocks.write(spf.screen({"findings": [finding], "detail": {"spf": detail}, "unseen": ["the HELO name"]}))
     for words in (
@@ -192,6 +193,8 @@ def test_the_screen_names_what_is_wrong_and_the_record_to_publish() -> None:
         "IPv6  fd00::7 (eth0), seen as 2001:db8::7, temporary",
         "MAIL FROM over IPv6  fail     2001:db8::7 by `-all`",
         "    better: v=spf1 ip6:2001:db8::7 -all\n",
+        "    by this host's resolver alone: the zone's servers do not answer\n",
+        "exim looks up more domains of its own by dsearch;/d: of these, those are judged\nthat lately sent; `domains`",
         "and 3 more domains",
         "not known: the HELO name",
     ):

@@ -206,15 +206,15 @@ def test_6_a_source_that_may_change_is_to_be_pinned(changed: dict[str, Any], sai
     assert judge_sources(replace(BOTH, sources=(SOURCE4, replace(SOURCE6, **changed, pinned=True)))) == ()
 
 
-@pytest.mark.parametrize("ending", ["-all", "~all"])
-def test_7_ipv6_that_no_term_knows_of_is_critical(ending: str) -> None:
+@pytest.mark.parametrize(("ending", "severity"), [("-all", "critical"), ("~all", "error"), ("?all", "warning")])
+def test_7_ipv6_that_no_term_knows_of_is_as_bad_as_its_verdict(ending: str, severity: str) -> None:
     judgement = judged(f"v=spf1 ip4:{V4} {ending}")
     found = remark_of(judgement, "ipv6-not-listed")
-    assert found.severity == "critical"
+    assert found.severity == severity
     assert f"add `ip6:{V6}`" in found.advice
     assert "disable_ipv6 = true" in found.advice
     assert verdicts(judged(f"v=spf1 ip4:{V4} {ending}", ONLY4)) == [(4, "pass", ""), (6, "not used", "")]
-    assert judged(f"v=spf1 ip4:{V4} {ending}", ONLY4).remarks == ()
+    assert "ipv6-not-listed" not in dict(codes(judged(f"v=spf1 ip4:{V4} {ending}", ONLY4)))
     assert judged(f"v=spf1 ip4:{V4} {ending}", ONLY4).cells[1].reason == "no IPv6 route"
 
 
@@ -248,6 +248,14 @@ def test_8_a_name_of_another_server_is_only_blamed_where_ours_is_missing() -> No
     assert judged(text, zone=zone).remarks == ()
 
 
+def test_8_a_name_of_another_server_is_no_worse_than_what_becomes_of_the_mail() -> None:
+    zone: dict[str, list[Any]] = {DOMAIN: [{"MX": [1, "mx.example.net"]}], "mx.example.net": [{"A": "78.46.1.1"}]}
+    judgement = judged(f"v=spf1 mx ip6:{V6} ~all", zone=zone)
+    assert codes(judgement) == [("not-authorised", "error"), ("leads-elsewhere", "error")]
+    proxied = judged("v=spf1 a ?all", zone=PROXIED)
+    assert remark_of(proxied, "leads-elsewhere").severity == "error"
+
+
 def test_8_a_name_without_ipv6_is_not_to_blame_for_a_missing_ipv6_address() -> None:
     zone: dict[str, list[Any]] = {"web.example.net": [{"A": "78.46.1.1"}]}
     judgement = judged(f"v=spf1 ip4:{V4} a:web.example.net -all", zone=zone)
@@ -255,12 +263,37 @@ def test_8_a_name_without_ipv6_is_not_to_blame_for_a_missing_ipv6_address() -> N
 
 
 def test_9_an_old_address_is_critical_while_the_new_one_is_missing() -> None:
-    judgement = judged(f"v=spf1 ip4:78.46.1.1 ip6:{V6} -all", ttl=3600)
+    former = replace(BOTH, former=(ip_address("78.46.1.1"),))
+    judgement = judged(f"v=spf1 ip4:78.46.1.1 ip6:{V6} -all", former, ttl=3600)
+    assert codes(judgement) == [("not-authorised", "critical"), ("not-ours", "critical")]
     found = remark_of(judgement, "not-ours")
-    assert found.severity == "critical"
-    assert "no address of this host" in found.message
-    assert "take it out; resolvers may know the record as it is for 60 min more" in found.advice
-    assert "public_addresses" in found.advice
+    assert "this host no longer has it" in found.message
+    assert found.advice == "take it out; resolvers may know the record as it is for 60 min more"
+
+
+@pytest.mark.parametrize(("ending", "severity"), [("~all", "error"), ("?all", "warning")])
+def test_9_an_old_address_is_no_worse_than_what_becomes_of_the_mail(ending: str, severity: str) -> None:
+    former = replace(BOTH, former=(ip_address("78.46.1.1"),))
+    judgement = judged(f"v=spf1 ip4:78.46.1.1 ip6:{V6} {ending}", former)
+    assert codes(judgement)[:2] == [("not-authorised", severity), ("not-ours", severity)]
+
+
+def test_9_an_address_that_this_host_never_had_is_a_note_and_not_to_be_taken_out() -> None:
+    found = remark_of(judged(GOOD.replace("-all", "ip4:78.46.1.1 -all")), "not-ours")
+    assert found.severity == "info"
+    assert found.message == "`ip4:78.46.1.1` is authorised, and is no address of this host: another server of yours?"
+    assert found.advice.startswith("if so, list it in public_addresses")
+    judgement = judged(f"v=spf1 ip4:78.46.1.1 ip6:{V6} ~all")
+    assert codes(judgement) == [("not-authorised", "error"), ("not-ours", "info")]
+    assert remark_of(judgement, "not-ours").message.endswith("another server of yours, or what this host had before?")
+
+
+def test_9_forty_addresses_of_others_are_one_remark_of_each_family() -> None:
+    text = GOOD.replace("-all", " ".join(f"ip4:78.46.1.{n} ip6:2a01:4f9::{n}" for n in range(1, 41)) + " -all")
+    four, six = (remark for remark in judged(text).remarks if remark.code == "not-ours")
+    assert four.message.startswith("`ip4:78.46.1.1`, `ip4:78.46.1.2`, `ip4:78.46.1.3` and 37 more are authorised")
+    assert text[four.start : four.end] == "ip4:78.46.1.1"
+    assert text[six.start : six.end] == "ip6:2a01:4f9::1"
 
 
 def test_9_an_old_address_beside_the_new_one_is_a_warning() -> None:
@@ -382,11 +415,48 @@ def test_14_a_helo_name_is_judged_by_a_record_of_its_own() -> None:
     none = judged("", identity=HELO, domain=name)
     assert codes(none) == [("helo-no-record", "info")]
     assert verdicts(none) == [(4, "none", "info"), (6, "none", "info")]
-    assert remark_of(none, "helo-no-record").advice == f"publish `v=spf1 a -all` at {name}"
+    assert remark_of(none, "helo-no-record").advice == f"publish `v=spf1 {GOOD[7:]}` at {name}"
     denied = judged(f"v=spf1 ip6:{V6} -all", identity=HELO, domain=name)
     assert codes(denied) == [("helo-not-authorised", "error")]
     assert f"add `ip4:{V4}`" in remark_of(denied, "helo-not-authorised").advice
     assert "bounces" in remark_of(denied, "helo-not-authorised").message
+
+
+@pytest.mark.parametrize(
+    ("addresses", "advice"),
+    [
+        ((V4, V6), "publish `v=spf1 a -all` at host1.example.org"),
+        ((V4,), f"publish `v=spf1 {GOOD[7:]}` at host1.example.org; its A and AAAA records lead to {V4}, and should"),
+        ((), f"publish `v=spf1 {GOOD[7:]}` at host1.example.org; its A and AAAA records are missing, and should"),
+    ],
+)
+def test_14_for_a_helo_name_a_is_proposed_where_it_leads_here(addresses: tuple[Any, ...], advice: str) -> None:
+    none = judged("", identity=HELO, domain="host1.example.org", addresses=addresses)
+    assert remark_of(none, "helo-no-record").advice.startswith(advice)
+
+
+def test_14_a_temporary_address_is_not_proposed_for_a_helo_name() -> None:
+    source = Source(6, TEMPORARY, "eth0", temporary=True, seen=(TEMPORARY,))
+    none = judged("", Sending((source,)), identity=HELO, domain="host1.example.org", addresses=(TEMPORARY,))
+    assert remark_of(none, "helo-no-record").advice.startswith("let mail leave from an address that stays")
+
+
+@pytest.mark.parametrize(
+    ("zone", "said"),
+    [
+        ({}, "the A record of host1.example.org, which is missing"),
+        ({"A": "78.46.1.1"}, "which leads to 78.46.1.1, lead to 88.198.1.2"),
+    ],
+)
+def test_14_an_a_of_the_helo_name_that_leads_elsewhere_is_named(zone: dict[str, str], said: str) -> None:
+    name = "host1.example.org"
+    judgement = judged("v=spf1 a -all", ONLY4, {name: [zone]} if zone else {}, identity=HELO, domain=name)
+    assert said in remark_of(judgement, "helo-not-authorised").advice
+    plain = judged(f"v=spf1 ip6:{V6} -all", ONLY4, identity=HELO, domain=name)
+    assert "A record" not in remark_of(plain, "helo-not-authorised").advice
+    loose = Sending((Source(6, TEMPORARY, "eth0", temporary=True, seen=(TEMPORARY,)),))
+    unstable = judged("v=spf1 a -all", loose, identity=HELO, domain=name)
+    assert "AAAA" not in remark_of(unstable, "helo-not-authorised").advice
 
 
 @pytest.mark.parametrize(("name", "code"), [("host1", "helo-unqualified"), ("[88.198.1.2]", "helo-literal")])
@@ -582,6 +652,8 @@ def test_27_behind_a_smarthost_whatever_may_be_the_providers_is_let_be(term: str
     behind = replace(BOTH, smarthost="smtp.example.net")
     assert "smarthost-not-listed" not in dict(codes(judged(f"v=spf1 ip4:{V4} {term} -all", behind)))
     assert ("smarthost-not-listed", "error") in codes(judged("v=spf1 -all", behind))
+    assert remark_of(judged("v=spf1 -all", behind), "smarthost-not-listed").message.endswith("authorises nobody")
+    assert codes(judged(f"v=spf1 ip4:{V4} nonsense -all", behind)) == [("syntax", "critical")]
 
 
 def test_28_a_private_source_that_nobody_saw_from_outside_is_unknown() -> None:

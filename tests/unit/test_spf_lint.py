@@ -215,6 +215,31 @@ def test_a_mechanism_with_an_equals_sign_authorises_nobody(text: str, meant: str
     assert (found.severity, found.advice) == ("critical", f"did you mean `{meant}`?")
 
 
+@pytest.mark.parametrize(
+    ("term", "severity", "advice"),
+    [
+        ("include:https://_spf.example.org", "critical", "did you mean `include:_spf.example.org`?"),
+        (
+            "include:a.example.org,b.example.org",
+            "critical",
+            "did you mean `include:a.example.org include:b.example.org`?",
+        ),
+        ("include:,.example.org", "critical", "put one host name there"),
+        ("a:https://mail.example.org", "warning", "did you mean `a:mail.example.org`?"),
+        ("redirect=https://_spf.example.org", "critical", "did you mean `redirect=_spf.example.org`?"),
+    ],
+)
+def test_a_domain_that_is_sound_and_no_name_is_told(term: str, severity: str, advice: str) -> None:
+    found = remark_of(f"v=spf1 {term}", "no-host-name")
+    assert (found.severity, found.advice) == (severity, advice)
+    assert "no-host-name" not in codes("v=spf1 a:%{d1r,}.example.org a:mail.example.org/24//64 exp=x.example.org")
+
+
+@pytest.mark.parametrize("text", ["v=spf1 a - all", "v=spf1 a ~ all"])
+def test_an_all_that_was_meant_to_deny_does_not_let_everybody_pass(text: str) -> None:
+    assert codes(text) == {"syntax"}
+
+
 def test_ptr_is_discouraged_and_macros_are_told() -> None:
     assert remark_of("v=spf1 ptr -all", "ptr").severity == "warning"
     for term in ("exists:%{i}.example.org", "a:%{d}", "include:%{o}.example.org", "exists:example.org"):
@@ -295,11 +320,19 @@ def test_two_records_are_one_too_many() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["v=spf a -all", "spf1 a -all", "v=spf2 a", "v=spf1;a -all", '"v=spf1 a -all"', " v=spf1"]
+    "text",
+    ["v=spf a -all", "spf1 a -all", "v=spf2 a", "v=spf1;a -all", '"v=spf1 a -all"', " v=spf1", "v=spf1ip4:88.198.1.2"],
 )
 def test_what_was_meant_as_a_record_is_known(text: str) -> None:
     (found,) = lint_published((text, "google-site-verification=x"))
     assert (found.code, found.severity) == ("version", "critical")
+
+
+def test_a_version_without_a_blank_behind_it_is_named() -> None:
+    (found,) = lint_published(("v=spf1ip4:88.198.1.2 -all",))
+    assert found.message.endswith("receivers do not take it for one: no blank follows `v=spf1`")
+    assert found.advice.startswith("put a blank behind `v=spf1`")
+    assert "blank follows" not in lint_published((" v=spf1 ip4:88.198.1.2",))[0].message
 
 
 @pytest.mark.parametrize("text", ["v=DKIM1; k=rsa", "spfx", "spf2.0/pra a -all", "v=spfish a", "", "v=spf1 a -all"])

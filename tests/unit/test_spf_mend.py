@@ -136,6 +136,19 @@ def test_a_new_prefix_of_the_same_interface_takes_the_place_of_the_old_one() -> 
         ("v=spf ip4:88.198.1.2 -all", "v=spf1 ip4:88.198.1.2 -all"),
         ("v=spf1 ip4=88.198.1.2 -all", "v=spf1 ip4:88.198.1.2 -all"),
         ("v=spf1 ip4:88.198.1.2 %%% -all", "v=spf1 ip4:88.198.1.2 -all"),
+        ("v=spf1 ip4:88.198.1.2;78.46.1.1 -all", "v=spf1 ip4:88.198.1.2 ip4:78.46.1.1 -all"),
+        ("v=spf1 ip4:88.198.1.* -all", "v=spf1 ip4:88.198.1.0/24 -all"),
+        ("v=spf1 ip4:88.198.1.2-3 -all", "v=spf1 ip4:88.198.1.2/31 -all"),
+        ("v=spf1 ip4:88.198.1.2 include:https://x.org/y -all", "v=spf1 ip4:88.198.1.2 include:x.org -all"),
+        ("v=spf1 ip4:88.198.1.2 include:https://x.org -all", "v=spf1 ip4:88.198.1.2 include:x.org -all"),
+        ("v=spf1 ip4:88.198.1.2 include=https://x.org -all", "v=spf1 ip4:88.198.1.2 include:x.org -all"),
+        ("v=spf1 ip4=88.198.1.2,78.46.1.1 -all", "v=spf1 ip4:88.198.1.2 ip4:78.46.1.1 -all"),
+        (" v=spf1 ip4:88.198.1.2 -all", "v=spf1 ip4:88.198.1.2 -all"),
+        ("v=spf1 v=spf1 ip4:88.198.1.2 -all", "v=spf1 ip4:88.198.1.2 -all"),
+        ("v=spf1ip4:88.198.1.2 -all", "v=spf1 ip4:88.198.1.2 -all"),
+        ('"v=spf1" "ip4:88.198.1.2" "-all"', "v=spf1 ip4:88.198.1.2 -all"),
+        ("v=spf1 ip4:88.198.1.2 - all", "v=spf1 ip4:88.198.1.2 -all"),
+        ("v=spf1 ip4:88.198.1.2 ~ all", "v=spf1 ip4:88.198.1.2 ~all"),
         ("v=spf1 ip4:2a01::1 ip4:88.198.1.2 -all", "v=spf1 ip6:2a01::1 ip4:88.198.1.2 -all"),
     ],
 )
@@ -162,13 +175,36 @@ def test_what_was_done_is_told_in_a_sentence_each() -> None:
     mended = mend(("v=spf1 ip4=88.198.1.2 ip4:10.0.0.1 nonsense “all” mx",), senders(V4, V6))
     assert mended.changes == (
         "`“all”` becomes `all`",
-        "`nonsense` is left out: it is not valid",
+        "`nonsense` is left out, for it is not valid: add by hand what it was meant to name",
         "`ip4=88.198.1.2` becomes `ip4:88.198.1.2`",
         "`all` becomes `~all`: it let everybody pass",
         "`mx` is left out: `all` makes it void",
         "`ip4:10.0.0.1` is left out: it can never match at a receiver",
         f"`ip6:{V6}` is added: this host sends from it",
     )
+
+
+@pytest.mark.parametrize(
+    ("term", "lost"),
+    [
+        ("ip4:88.198.1.1-88.199.7.9", ("ip4:88.198.1.1-88.199.7.9",)),
+        ("nonsense", ("nonsense",)),
+        ("ip4:78.46.1.1 - 78.46.1.9", ("-",)),
+        ("ip4:0.0.0.0/0", ("ip4:0.0.0.0/0",)),
+        ("include:gone.example.net", ("include:gone.example.net",)),
+        ("ip4: 78.46.1.1", ()),
+        ("%", ()),
+        ("ip4:10.0.0.1", ()),
+        ("ip4:88.198.1.2;78.46.1.1", ()),
+    ],
+)
+def test_what_is_lost_with_a_term_is_told(term: str, lost: tuple[str, ...]) -> None:
+    known = senders(V4, known=(Known("include:gone.example.net", dead=True),))
+    assert mend((f"v=spf1 {term} -all",), known).lost == lost
+
+
+def test_a_blank_that_is_missing_is_told() -> None:
+    assert mend(("v=spf1ip4:88.198.1.2 -all",), senders(V4)).changes == ("a blank is put behind `v=spf1`",)
 
 
 # Two records

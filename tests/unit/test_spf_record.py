@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.spf.record import Fault, Mechanism, Modifier, Record, is_record, parse
+from agent.spf.record import Fault, Mechanism, Modifier, Record, end_of_version, is_record, parse, text_of
 
 
 def only(text: str) -> Mechanism | Modifier:
@@ -32,13 +32,54 @@ def test_a_record_begins_with_its_version_and_a_blank_or_the_end(text: str) -> N
 
 
 @pytest.mark.parametrize(
-    "text", ["", "v=spf10", "v=spf1a", " v=spf1", "v=spf2 -all", "v=spf1\t-all", "spf1", "v=spf1,"]
+    ("text", "message"),
+    [
+        *(
+            (text, f"`{text[:7].rstrip()}` is not `v=spf1`")
+            for text in ("", "v=spf10", " v=spf1", "v=spf2 -all", "spf1")
+        ),
+        *((text, "no blank follows `v=spf1`") for text in ("v=spf1a", "v=spf1\t-all", "v=spf1,", "V=SPF1-all")),
+    ],
 )
-def test_what_begins_otherwise_is_none_and_says_so(text: str) -> None:
+def test_what_begins_otherwise_is_none_and_says_so(text: str, message: str) -> None:
     assert not is_record(text)
     first = parse(text).faults[0]
     assert (first.start, first.hint) == (0, "v=spf1")
-    assert "is not `v=spf1`" in first.message
+    assert first.message == message
+
+
+@pytest.mark.parametrize(
+    ("text", "end"),
+    [
+        ("v=spf1ip4:192.0.2.1 -all", 6),
+        ("v=spf1include:example.org", 6),
+        ("v=spf1mx -all", 6),
+        ("v=spf1-all", 6),
+        ("v=spf1redirect=example.org", 6),
+        (" v=spf1 mx", 7),
+        ('"v=spf1" "mx"', 8),
+        ("v = spf mx", 7),
+        ("v=spfish a", 0),
+        ("v=spf1amx", 0),
+        ("spf2.0/pra a", 0),
+        ("", 0),
+    ],
+)
+def test_what_was_meant_as_the_version_ends_where_the_first_term_begins(text: str, end: int) -> None:
+    assert end_of_version(text) == end
+
+
+def test_what_follows_the_version_at_once_is_read_on() -> None:
+    record = parse("v=spf1ip4:192.0.2.1 -all")
+    assert [text_of(record, term) for term in record.terms] == ["ip4:192.0.2.1", "-all"]
+    assert len(record.faults) == 1
+
+
+@pytest.mark.parametrize("text", ["- all", "~  all", "-  mx", "? ip4:192.0.2.1"])
+def test_a_qualifier_with_a_blank_behind_it_is_one_fault(text: str) -> None:
+    found = fault(text)
+    assert found.message == f"a blank follows `{text[0]}`"
+    assert found.hint == text.replace(" ", "")
 
 
 def test_terms_have_their_places_in_the_text() -> None:
@@ -159,6 +200,26 @@ def test_what_may_stand_there_once_is_a_fault_the_second_time_and_others_are_not
         ("redirect:example.org", "redirect=example.org"),
         ("-redirect:example.org", "redirect=example.org"),
         ("rediret:example.org", "redirect=example.org"),
+        ("ip4:192.0.2.1;88.198.1.2", "ip4:192.0.2.1 ip4:88.198.1.2"),
+        ("-ip4:192.0.2.1,2001:db8::1", "-ip4:192.0.2.1 -ip6:2001:db8::1"),
+        ("ip4:192.0.2.*", "ip4:192.0.2.0/24"),
+        ("-ip4:192.0.*.*", "-ip4:192.0.0.0/16"),
+        ("ip4:192.*.*.*", ""),
+        ("ip4:192.0.2.*.*", ""),
+        ("ip4:192.0.2.10-192.0.2.13", "ip4:192.0.2.10/31 ip4:192.0.2.12/31"),
+        ("192.0.2.10–13", "ip4:192.0.2.10/31 ip4:192.0.2.12/31"),
+        ("ip6:2001:db8::1-2001:db8::2", "ip6:2001:db8::1 ip6:2001:db8::2"),
+        (
+            "ip4:192.0.2.1-192.0.2.30",
+            "ip4:192.0.2.1 ip4:192.0.2.2/31 ip4:192.0.2.4/30 ip4:192.0.2.8/29 "
+            "ip4:192.0.2.16/29 ip4:192.0.2.24/30 ip4:192.0.2.28/31 ip4:192.0.2.30",
+        ),
+        ("ip4:192.0.2.1-192.0.2.62", ""),
+        ("ip4:192.0.2.13-192.0.2.10", ""),
+        ("ip4:192.0.2.13-2001:db8::1", ""),
+        ("include:https://_spf.example.org/", "include:_spf.example.org"),
+        ("include:_spf.example.org/x", "include:_spf.example.org"),
+        ("redirect=https://_spf.example.org/", "redirect=_spf.example.org"),
         ("xyzzy:example.org", ""),
         ("a/33", ""),
         ("“" * 400 + "-all", ""),

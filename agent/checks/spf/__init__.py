@@ -5,6 +5,7 @@ mail and changes nothing. A DNS that fails is unknown and never an alarm; what f
 """
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,7 @@ from typing import Any
 
 from agent.checks.spf import lookups, remembered, senders, wording
 from agent.checks.spf.lookups import COMPARED, Dns, Looked, View, look_around, look_at
+from agent.checks.spf.nuances import nuanced
 from agent.checks.spf.remembered import Memory, Row
 from agent.checks.spf.senders import Listen, Sender, Trace, hear, read_sender, sending_of
 from agent.checks.spf.wording import Judged, Proposal
@@ -23,13 +25,14 @@ from agent.model.errors import AgentError, Kind
 from agent.model.facts import Host
 from agent.model.findings import CheckResult, Request
 from agent.model.text import printable
-from agent.spf.drift import HELO, MAIL_FROM, Judgement, Published, Sending, judge, judge_sources, repair
-from agent.spf.lint import UNKNOWN, Remark
+from agent.spf.drift import HELO, MAIL_FROM, Published, Sending, judge, judge_sources, repair
+from agent.spf.lint import UNKNOWN
 from agent.spf.ranges import is_publishable
-from agent.spf.record import Mechanism
 
 LIMIT = 27.0
 """Seconds for all of DNS: exim and the kernel have had theirs, and a worker is killed after 45."""
+DETOUR = 6.0
+"""Seconds for asking this host's resolver instead: what it does not know soon it does not know."""
 AT_ONCE = 64
 """Names that are looked at side by side, so that some are done when time is over."""
 SOONEST, LATEST = timedelta(seconds=60), timedelta(hours=6)
@@ -72,6 +75,17 @@ class Outcome:
     judged: tuple[Judged, ...] = ()
     late: Mapping[str, Row] = field(default_factory=dict)
     memory: Memory = field(default_factory=Memory)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What all names of one run are judged by. compare: whether each of a zone's servers is asked."""
+
+    sender: Sender
+    sending: Sending
+    dns: Dns
+    now: datetime
+    compare: bool
 
 
 def run(host: Host, request: Request, tools: Tools = MACHINE) -> CheckResult:
@@ -127,11 +141,11 @@ async def _examine(sender: Sender, request: Request, dns: Dns, tools: Tools) -> 
     names = _identities(sender)
     order = sorted(names, key=lambda name: _last(memory.rows.get(name, Row())))
     turn = asyncio.Semaphore(AT_ONCE)
+    case = Case(sender, sending, dns, request.now, len(names) <= COMPARED)
 
     async def one(name: str) -> Judged:
         async with turn:
-            row = memory.rows.get(name, Row())
-            return await _judge(name, names[name], row, sending, dns, request.now, len(names) <= COMPARED)
+            return await _judge(name, names[name], memory.rows.get(name, Row()), case)
 
     tasks = {name: asyncio.create_task(one(name)) for name in order}
     if tasks:
@@ -155,14 +169,14 @@ def _identities(sender: Sender) -> dict[str, tuple[str, ...]]:
     return found
 
 
-async def _judge(
-    name: str, identities: Sequence[str], row: Row, sending: Sending, dns: Dns, now: datetime, compare: bool
-) -> Judged:
+async def _judge(name: str, identities: Sequence[str], row: Row, case: Case) -> Judged:
+    sending, dns, now = case.sending, case.dns, case.now
     addresses = () if sending.smarthost else sending.seen
     nameless = tuple(identities) == (HELO,) and Published(name, HELO).helo_fault
-    looked = Looked(name) if nameless else await look_at(name, identities, addresses, dns, compare)
+    looked = Looked(name) if nameless else await look_at(name, identities, addresses, dns, case.compare)
     if remembered.needs_detour(row, looked, now):
-        looked = await look_around(looked, identities, addresses, dns)
+        with contextlib.suppress(TimeoutError):
+            looked = await asyncio.wait_for(look_around(looked, identities, addresses, dns), DETOUR)
     row = remembered.after(row, looked, now)
     views = remembered.views_of(row, looked, now)
     published = [
@@ -178,28 +192,16 @@ async def _judge(
             of_type_spf=looked.of_type_spf,
             views=views,
             failures=remembered.failures_of(row, looked, identity, now),
+            addresses=looked.addresses,
         )
         for identity in identities
     ]
-    judgements = tuple(_sure(judge(item, sending, now), looked, sending) for item in published)
+    judgements = tuple(nuanced(judge(item, sending, now), looked, row, case.sender, sending) for item in published)
     judged = Judged(looked, row, views, judgements)
-    if not any(remark.severity in wording.GRAVE for remark in judged.remarks):
+    if looked.absent or not any(remark.severity in wording.GRAVE for remark in judged.remarks):
         return _remembered(judged, sending)
     view = dns.seen if looked.detour else dns.zones
     return _remembered(replace(judged, proposal=await _propose(published, sending, view)), sending)
-
-
-def _sure(judgement: Judgement, looked: Looked, sending: Sending) -> Judgement:
-    """Leave out that an address of the record is not ours where nobody knows what the world sees of us."""
-    used = [source for source in sending.sources if source.address]
-    blind = {source.family for source in used if not source.seen} if used else {4, 6}
-
-    def is_sure(remark: Remark) -> bool:
-        family = next((term.network.version for term in terms if term.start == remark.start and term.network), 0)
-        return remark.code != "not-ours" or family not in blind
-
-    terms = [term for term in looked.record.terms if isinstance(term, Mechanism)] if looked.record else []
-    return replace(judgement, remarks=tuple(filter(is_sure, judgement.remarks)))
 
 
 def _remembered(judged: Judged, sending: Sending) -> Judged:
@@ -212,11 +214,14 @@ async def _propose(published: Sequence[Published], sending: Sending, view: View)
     """Return a record in the place of the published one, where it was tried and does what it must.
 
     What is published with a type that nobody reads is not known here, so nothing can take its place.
+    Where a name still leads to an address that was ours no text can keep that out; one that lets us pass will do.
     """
-    for item in (item for item in published if not item.of_type_spf):
-        mended, questions = repair(item, sending)
+    without = replace(sending, former=())
+    tries = [(item, how) for how in dict.fromkeys((sending, without)) for item in published if not item.of_type_spf]
+    for item, how in tries:
+        mended, questions = repair(item, how)
         if mended.changes and await lookups.prove(item.domain, item.identity, mended.text, questions, view):
-            return Proposal(mended.text, mended.changes)
+            return Proposal(mended.text, mended.changes, mended.lost)
     return Proposal()
 
 
@@ -229,7 +234,7 @@ def tell(outcome: Outcome, request: Request, tools: Tools = MACHINE) -> CheckRes
     told = [
         wording.on_sources(remarks, sending.sources),
         *(wording.finding_of(item, sending.sources) for item in judged),
-        *(wording.recalled(name, row.told) for name, row in outcome.late.items()),
+        *(wording.recalled(name, row.told, sending.sources) for name, row in outcome.late.items()),
     ]
     blind = [remark.message for remark in remarks if remark.severity == UNKNOWN]
     return CheckResult(
@@ -257,6 +262,7 @@ def _detail(outcome: Outcome) -> dict[str, Any]:
         "former": [str(address) for address in outcome.sending.former],
         "passed_over": list(map(printable, sender.passed_over)),
         "forwarded": list(map(printable, sender.forwarded)),
+        "looked_up": list(map(printable, sender.looked_up)),
         "domains": [wording.row_of(item) for item in ordered[:MOST_ROWS]],
         "not_shown": max(len(ordered) - MOST_ROWS, 0),
     }

@@ -61,7 +61,8 @@ class Looked:
     texts: all TXT records. ttl: of them; smallest: of all that was asked; both in seconds. servers: what each server
     of the zone says, where all were asked; differing: those that have another SPF record than `texts`. seen: what
     this host's own resolver still has. strings: those that the record was joined from. verdicts: by identity. detour:
-    it is judged by that resolver alone.
+    it is judged by that resolver alone. absent: DNS has no such name. addresses: those of a HELO name without a record;
+    None where they are not known.
     """
 
     name: str
@@ -78,6 +79,8 @@ class Looked:
     verdicts: Mapping[str, tuple[Verdict, ...]] = field(default_factory=dict)
     of_type_spf: bool = False
     detour: bool = False
+    absent: bool = False
+    addresses: tuple[Address, ...] | None = None
 
     @property
     def spf(self) -> tuple[str, ...]:
@@ -154,7 +157,17 @@ async def _look_on(
         reach=reach,
         verdicts=verdicts,
         of_type_spf=of_type_spf,
+        absent=answer.outcome is Outcome.NXDOMAIN,
+        addresses=await _addresses(name, view) if HELO in identities and not records else None,
     )
+
+
+async def _addresses(name: str, view: View) -> tuple[Address, ...] | None:
+    resolver = view.within()
+    four, six = await asyncio.gather(resolver.a(name), resolver.aaaa(name))
+    if Outcome.FAILED in (four.outcome, six.outcome):
+        return None
+    return (*four.data, *six.data)
 
 
 async def _ask(name: str, dns: Dns, compare: bool) -> tuple[ServerAnswer, ...]:

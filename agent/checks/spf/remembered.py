@@ -101,12 +101,14 @@ def after(row: Row, looked: Looked, now: datetime) -> Row:
 
 
 def needs_detour(row: Row, looked: Looked, now: datetime) -> bool:
-    """Whether the zone's servers do not answer us, and have not for longer than this host's resolver can remember.
+    """Whether the zone's servers do not answer us while this host's resolver, which receivers resemble, does.
 
-    It does answer, so they answer to it: a wall between them and us is no fault of theirs.
+    A wall between them and us is no fault of theirs. While a verdict of theirs is known it stands for longer than the
+    resolver can remember, for they may really be down.
     """
     lasting = row.since is not None and Failures(row.count + 1, row.since, ttl=row.ttl).is_lasting(now)
-    return bool(looked.failed) and looked.seen.outcome is not Outcome.FAILED and (row.detour or lasting)
+    answered = bool(looked.temperror) and looked.seen.outcome is not Outcome.FAILED
+    return answered and (row.detour or row.at is None or lasting)
 
 
 def digest_of(records: Iterable[str]) -> str:

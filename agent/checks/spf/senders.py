@@ -4,14 +4,18 @@ It resolves nothing but the name of the server that the operator lets be asked f
 """
 
 import asyncio
+import re
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from ipaddress import ip_address, ip_network
+from itertools import islice
 
-from agent.host.mail.exim import Ask, Exim, ask_exim, read_exim, sending
-from agent.host.mail.exim_config import items_of
+from agent.host.mail.exim import Ask, Exim, ask_exim, looked_up_domains, read_exim, sending
+from agent.host.mail.exim_config import items_of, read_text
 from agent.host.mail.exim_mainlog import read_observed
+from agent.host.mail.exim_routes import Verdict, read_route
 from agent.host.network.addresses import INSIDE, sort_of
 from agent.host.network.echo import Echo
 from agent.host.network.egress import USER, Egress, Way, ask_echo_as, read_egress
@@ -26,6 +30,13 @@ from agent.spf.ranges import Address
 OBSERVED = timedelta(days=7)
 ECHO_LIMIT = 6.0
 """Seconds that a mail server may take to say which address it sees."""
+MOST_ASKED = 10
+"""Domains of the log of which exim is asked whether they are its own, the most frequent first."""
+PATIENCE = 3.0
+"""Seconds after which no more are asked about: a resolver that is slow makes exim slow."""
+CONTROL = "control.invalid"
+"""No domain of anybody's. Who keeps mail for it keeps all, as one that has all mail scanned may seem to."""
+NAMESERVER = re.compile(r"^nameserver\s+(\S+)", re.MULTILINE)
 SILENT = ("local", "none")
 """Types of Debian's configuration with which no mail leaves."""
 Trace = Callable[[Host, Sequence[str], Sequence[str]], Egress]
@@ -39,7 +50,9 @@ class Sender:
     """How this host sends. silent: why it sends nothing to others, in words; the rest is empty then.
 
     domains: those of MAIL FROM that are its own. passed_over: that cannot have a record. forwarded: of others, that
-    it lately sent as. helo: "" where exim only knows at delivery.
+    it lately sent as. used: those of its domains that surely send, and not merely receive. stranger: the one that was
+    asked about is not its own. looked_up: parts of local_domains that only exim can read. helo: "" where exim only
+    knows at delivery.
     """
 
     kind: str = ""
@@ -48,6 +61,9 @@ class Sender:
     domains: tuple[str, ...] = ()
     passed_over: tuple[str, ...] = ()
     forwarded: tuple[str, ...] = ()
+    used: tuple[str, ...] = ()
+    stranger: bool = False
+    looked_up: tuple[str, ...] = ()
     smarthost: str = ""
     ways: tuple[Way, ...] = ()
     held: tuple[Held, ...] = ()
@@ -69,7 +85,7 @@ def read_sender(host: Host, request: Request, only: str = "", ask: Ask = ask_exi
 
     Raises AgentError where exim or the kernel cannot be asked.
     """
-    exim = read_exim(host, ask)
+    exim = _asked(host, ask)
     silent = _why_silent(exim)
     if silent and not only:
         return Sender(exim.kind if exim else "", silent)
@@ -82,13 +98,10 @@ def read_sender(host: Host, request: Request, only: str = "", ask: Ask = ask_exi
     ways = tuple(_known(way, expanded, exim.disable_ipv6) for way in egress.ways)
     names = [item.name for item in exim.transports]
     lately = [domain for domain, _ in read_observed(host, request.now - OBSERVED, names).domains]
-    domains = _domains(exim, lately, request.options.get("domains", ())) if not only else [only.lower().rstrip(".")]
-    return Sender(
+    sender = _named(exim, lately, request.options.get("domains", ()), only.lower().rstrip("."), ask)
+    return replace(
+        sender,
         kind=exim.kind,
-        helo=exim.helo.lower() if not only or exim.helo.lower() == domains[0] else "",
-        domains=tuple(name for name in domains if "." in name),
-        passed_over=tuple(name for name in domains if "." not in name),
-        forwarded=tuple(name for name in lately if name not in domains and name not in exim.envelope_domains),
         smarthost=", ".join(exim.smarthosts) or _unnamed(exim.kind),
         ways=ways,
         held=tuple(
@@ -98,6 +111,47 @@ def read_sender(host: Host, request: Request, only: str = "", ask: Ask = ask_exi
         ),
         unseen=() if only else tuple(_unseen(exim)),
     )
+
+
+def _named(exim: Exim, lately: Sequence[str], extra: Iterable[str], only: str, ask: Ask) -> Sender:
+    """Return the names alone of a `Sender`."""
+    extra = [name.lower().rstrip(".") for name in extra]
+    helo = exim.helo.lower()
+    known = _domains(exim, lately, extra)
+    listed = {*known, *exim.envelope_domains, *((helo,) if only else ())}
+    others = [name for name in ([only] if only else lately) if name not in listed]
+    ours = _kept_here(exim, others, ask) if exim.transports else []
+    domains = [only] if only else [*known, *ours]
+    strange = tuple(name for name in others if name not in ours)
+    return Sender(
+        helo=helo if not only or helo == only else "",
+        domains=tuple(name for name in domains if "." in name),
+        passed_over=tuple(name for name in domains if "." not in name),
+        forwarded=() if only else strange,
+        used=(exim.qualify_domain.lower(), only, *lately, *extra),
+        stranger=bool(only and strange),
+        looked_up=() if only else tuple(looked_up_domains(exim)),
+    )
+
+
+def _asked(host: Host, ask: Ask) -> Exim | None:
+    """Ask exim who it is. Where it is silent for want of a name server: say which those are."""
+    try:
+        return read_exim(host, ask)
+    except AgentError as problem:
+        if "name server" not in problem.message:
+            raise
+        named = NAMESERVER.findall(read_text(host, "/etc/resolv.conf") or "")[:3]
+        hint = f"/etc/resolv.conf names {', '.join(map(printable, named)) or 'none'}: see whether they answer"
+        raise AgentError(problem.kind, problem.message, hint) from problem
+
+
+def _kept_here(exim: Exim, names: Iterable[str], ask: Ask) -> list[str]:
+    """Return those of the names that exim keeps mail for, by its own routing: they are ours, though no list says so."""
+    end = time.monotonic() + PATIENCE
+    asked = (name for name in islice(names, MOST_ASKED) if time.monotonic() < end)
+    found = [name for name in asked if read_route(exim, name, ask).verdict is Verdict.LOCAL]
+    return found if found and read_route(exim, CONTROL, ask).verdict is not Verdict.LOCAL else []
 
 
 def _why_silent(exim: Exim | None) -> str:
@@ -121,8 +175,7 @@ def _domains(exim: Exim, lately: Iterable[str], extra: Iterable[str]) -> list[st
     """
     used = {exim.qualify_domain.lower(), *lately}
     own = [name for name in exim.envelope_domains if name != exim.primary_hostname.lower() or name in used]
-    named = [name.lower().rstrip(".") for name in extra]
-    return list(dict.fromkeys([*own, *named]))
+    return list(dict.fromkeys([*own, *extra]))
 
 
 def _unseen(exim: Exim) -> Iterable[str]:

@@ -29,18 +29,23 @@ NOT_BY_RECORD = (
     "helo-literal",
     "helo-unqualified",
     "type-spf",
+    "no-domain",
 )
 """What no other text would mend."""
 SHOWN = 4096
 MOST_REMARKS = 20
 
 
+MOST_LEFT = 5
+
+
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A replacement for a record, judged by all that it must answer. Empty: there is none."""
+    """A replacement for a record, judged by all that it must answer. Empty: there is none. lost: terms left out."""
 
     text: str = ""
     changes: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +80,7 @@ def finding_of(judged: Judged, sources: Sequence[Source]) -> Finding | None:
 
     While DNS fails, what was wrong before stands: that nobody can look does not mend it.
     """
-    before = recalled(judged.looked.name, judged.row.told) if judged.looked.temperror else None
+    before = recalled(judged.looked.name, judged.row.told, sources) if judged.looked.temperror else None
     if before:
         return before
     worst = next((remark for remark in judged.remarks if remark.severity in GRAVE), None)
@@ -88,10 +93,17 @@ def finding_of(judged: Judged, sources: Sequence[Source]) -> Finding | None:
         CHECK,
         printable(judged.looked.name),
         severity,
-        printable(worst.message),
+        printable(_headline(worst, judged.looked)),
         advice or printable(worst.advice),
         evidence,
     )
+
+
+def _headline(worst: Remark, looked: Looked) -> str:
+    """The consequence comes first, and whose word it is last."""
+    fails = worst.code == "link-local" and worst.severity in (CRITICAL, ERROR)
+    message = f"mail over IPv6 does not pass: {worst.message}" if fails else worst.message
+    return f"{message} (by this host's resolver alone)" if looked.detour else message
 
 
 def told_of(finding: Finding | None) -> dict[str, Any] | None:
@@ -102,12 +114,24 @@ def told_of(finding: Finding | None) -> dict[str, Any] | None:
     return parts | {"evidence": finding.evidence}
 
 
-def recalled(name: str, told: Mapping[str, Any] | None) -> Finding | None:
-    """Return a finding that was remembered; its evidence is of then, and says so by its `checked_at`."""
-    if not told:
+def recalled(name: str, told: Mapping[str, Any] | None, sources: Sequence[Source] = ()) -> Finding | None:
+    """Return a finding that was remembered, said as of then; None where it is about an address that is gone.
+
+    Its evidence is of then too, and says so by its `checked_at`.
+    """
+    if not told or _is_over(told, sources):
         return None
-    severity = Severity(told["severity"])
-    return Finding(CHECK, printable(name), severity, told["summary"], told["advice"], told["evidence"])
+    at = told["evidence"]["checked_at"][:16].replace("T", " ")
+    summary = f"when last looked at ({at} UTC): {told['summary']}"
+    return Finding(CHECK, printable(name), Severity(told["severity"]), summary, told["advice"], told["evidence"])
+
+
+def _is_over(told: Mapping[str, Any], sources: Sequence[Source]) -> bool:
+    """A host that has no address of a family, for its network is down, has not lost those of then."""
+    seen = {str(address) for source in sources for address in source.seen}
+    families = {source.family for source in sources if source.seen}
+    then = {address for row in told["evidence"]["sources"] if row["family"] in families for address in row["seen"]}
+    return any(f"`{address}`" in told["summary"] for address in then - seen)
 
 
 def remembered_row(name: str, row: Row) -> dict[str, Any]:
@@ -117,8 +141,12 @@ def remembered_row(name: str, row: Row) -> dict[str, Any]:
 
 def publish(judged: Judged) -> str:
     """Return the line to publish; empty where there is none to propose."""
-    text = judged.proposal.text
-    return f"publish this TXT record for {printable(judged.looked.name)}: {quoted(text)}" if text else ""
+    text, lost = judged.proposal.text, judged.proposal.lost
+    line = f"publish this TXT record for {printable(judged.looked.name)}: {quoted(text)}" if text else ""
+    if line and lost:
+        left = ", ".join(f"`{printable(term)}`" for term in lost[:MOST_LEFT])
+        return f"add by hand what {left} was meant to name, for it is left out here; then {line}"
+    return line
 
 
 def quoted(text: str) -> str:

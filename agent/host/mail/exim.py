@@ -183,6 +183,11 @@ def own_domains(exim: Exim) -> list[str]:
     return [exim.primary_hostname if item == "@" else item for item in items_of(exim.local_domains)]
 
 
+def looked_up_domains(exim: Exim) -> list[str]:
+    """Return the items of local_domains of which only exim knows what they name: lookups, and lists in files. Pure."""
+    return [item for item in items_of(exim.local_domains) if ";" in item or item.startswith("/")]
+
+
 def read_rewritten(host: Host) -> tuple[str, ...]:
     """Return the domains that /etc/email-addresses gives to senders."""
     addresses = (value for _, value in _rows(host, REWRITTEN))
